@@ -1,0 +1,3 @@
+"""Understudy raises small models that can take the lead."""
+
+__version__ = "0.1.0"

