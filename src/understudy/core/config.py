@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def check_keys(given: Collection[str], valid: Collection[str], where: str) -> None:
-    """Raise `ConfigError` naming the first key of `given` that is not in `valid`, and a near match."""
+    """Raise `ConfigError` naming the first key not in `valid`, and a near match."""
     for key in given:
         if key not in valid:
             near = difflib.get_close_matches(str(key), list(valid), n=1)
@@ -54,7 +54,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin is typing.Literal:
         check_choice(value, arguments, where)
         return value
-    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
         return from_dict(kind, value, where)
     if origin is tuple and isinstance(value, list | tuple):
         inner = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments

@@ -85,7 +85,8 @@ def bar(label: str, total: float, unit: str = "steps", done: float = 0) -> Itera
             TextColumn("{task.fields[facts]}"),
         )
         with Progress(*columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task(label, total=total, completed=done, facts="")
+            task = progress.add_task(label, total=total, facts="")
+            progress.update(task, completed=done)
 
             class _Rich:
                 def advance(self, amount: float = 1, **facts: float) -> None:
