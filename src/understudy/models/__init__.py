@@ -1,0 +1,113 @@
+"""Networks: image, text and multimodal towers, exact folding, weights in one file.
+
+    >>> from understudy import models
+    >>> model = models.create("cnn-tiny", num_classes=3)     # doctest: +SKIP
+    >>> models.save(model.eval().fold(), "tiny.safetensors") # doctest: +SKIP
+
+Importing this room costs nothing: torch is imported when a model is made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from understudy.core.lazy import LazyTable
+
+if TYPE_CHECKING:
+    from understudy.models.base import Model
+    from understudy.models.build import ModelConfig
+    from understudy.models.text.tokenizer import Tokenizer
+
+MODELS = LazyTable(
+    "model",
+    {
+        name: f"understudy.models.catalog:{name.replace('-', '_')}"
+        for name in (
+            "mobileclip-s0",
+            "mobileclip-s1",
+            "mobileclip-s2",
+            "mobileclip-b",
+            "mobileclip2-s0",
+            "mobileclip2-s2",
+            "mobileclip2-b",
+            "mobileclip-nano",
+            "clip-conv-nano",
+            "clip-teacher-a",
+            "clip-teacher-b",
+            "mci0",
+            "mci1",
+            "mci2",
+            "mci-nano",
+            "cnn-teacher",
+            "cnn-small",
+            "cnn-tiny",
+        )
+    },
+)
+"""Model names; each stands for a function that returns its configuration."""
+
+
+def config(name: str, **overrides: Any) -> ModelConfig:
+    """Return the configuration of a named model.
+
+    Args:
+        name: a key of `MODELS`.
+        **overrides: values to replace, nested (`image={"drop_path": 0.1}`) or with dots.
+
+    Raises:
+        ConfigError: no such name, or no such key.
+    """
+    from understudy.models.build import override
+
+    found = MODELS.load(name)()
+    return override(found, overrides) if overrides else found
+
+
+def create(
+    name: str,
+    *,
+    seed: int | None = None,
+    tokenizer: Tokenizer | None = None,
+    **overrides: Any,
+) -> Model:
+    """Make a model with fresh weights.
+
+    Args:
+        name: a key of `MODELS`.
+        seed: of the weights; None draws from torch's global generator.
+        tokenizer: for CLIP models; the text tower takes its vocabulary size.
+        **overrides: values of the configuration to replace, nested or with dots, such as
+            `num_classes=10`, `text={"context_length": 32}`, `**{"image.drop_path": 0.1}`.
+
+    Returns:
+        a `CLIP` or a `Classifier`, in training mode.
+
+    Raises:
+        ConfigError: no such name, or no such key.
+    """
+    from understudy.models.build import create_from
+
+    found = MODELS.load(name)()
+    return create_from(found, tokenizer=tokenizer, seed=seed, changes=overrides)
+
+
+def load(path: str | Path, *, folded: bool | None = None) -> Model:
+    """Load a model that `save` wrote; see `understudy.models.io.load`."""
+    from understudy.models import io
+
+    return io.load(path, folded=folded)
+
+
+def save(model: Model, path: str | Path, extra: dict[str, Any] | None = None) -> Path:
+    """Save a model into one safetensors file; see `understudy.models.io.save`."""
+    from understudy.models import io
+
+    return io.save(model, path, extra)
+
+
+def config_of(path: str | Path) -> dict[str, Any]:
+    """Return what a weights file says about itself; see `understudy.models.io.config_of`."""
+    from understudy.models import io
+
+    return io.config_of(path)

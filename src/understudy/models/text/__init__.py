@@ -1,0 +1,1 @@
+"""Text towers and the tokenizers that feed them."""
