@@ -1,0 +1,229 @@
+"""Finished units of a column job, kept as files inside the store until they are committed.
+
+A unit file is whole or absent (written aside, synced, renamed; object stores publish a file when it
+is closed) and carries a checksum of everything in it, so a file that was cut or changed is
+recognised and the unit computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from understudy.core.errors import DataError
+from understudy.core.files import write_bytes
+from understudy.data.store_lance import is_url, one_line
+
+if TYPE_CHECKING:
+    from pyarrow import fs as pafs
+
+STAGING = "_understudy/staging"
+_MAGIC = b"USUNIT1\n"
+_NAME = re.compile(r"rows-(\d{12})-(\d{9})\.unit")
+
+
+class Files:
+    """Small whole files under one root, local or on an object store.
+
+    Args:
+        root: local path or URL of the store.
+        filesystem: for tests and special set-ups; found from `root` when absent.
+    """
+
+    def __init__(self, root: str | Path, filesystem: pafs.FileSystem | None = None) -> None:
+        from pyarrow import fs
+
+        if filesystem is not None:
+            self._fs, base = filesystem, str(root)
+        elif is_url(root):
+            try:
+                self._fs, base = fs.FileSystem.from_uri(str(root))
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{root}: this URL cannot be opened ({one_line(error)}).") from None
+        else:
+            self._fs, base = fs.LocalFileSystem(), str(Path(root).absolute())
+        self.base = base.rstrip("/")
+        self._local = self._fs.type_name == "local"
+
+    def _at(self, name: str) -> str:
+        return f"{self.base}/{name}" if name else self.base
+
+    def _list(self, folder: str) -> list[pafs.FileInfo]:
+        from pyarrow import fs
+
+        selector = fs.FileSelector(self._at(folder), allow_not_found=True)
+        return sorted(self._fs.get_file_info(selector), key=lambda info: info.base_name)
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files directly in `folder`, sorted."""
+        return [info.base_name for info in self._list(folder) if info.is_file]
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders directly in `folder`, sorted."""
+        return [info.base_name for info in self._list(folder) if not info.is_file]
+
+    def size(self, name: str) -> int | None:
+        """Return a file's size in bytes, or `None` if there is no such file."""
+        info = self._fs.get_file_info(self._at(name))
+        return info.size if info.is_file else None
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content."""
+        with self._fs.open_input_stream(self._at(name)) as stream:
+            return stream.read()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file so that it is whole or absent.
+
+        Raises:
+            DataError: the disk is full or the place is not writable; nothing is left behind.
+        """
+        target = self._at(name)
+        try:
+            if self._local:
+                write_bytes(target, data)
+                return
+            self._fs.create_dir(target.rsplit("/", 1)[0], recursive=True)
+            with self._fs.open_output_stream(target) as stream:
+                stream.write(data)
+        except OSError as error:
+            raise DataError(
+                f"{target}: could not be written ({error.strerror or one_line(error)}); finished "
+                "units are kept, so mend it and run the same command again."
+            ) from error
+
+    def delete(self, name: str) -> None:
+        """Delete a file if it is there."""
+        try:
+            self._fs.delete_file(self._at(name))
+        except FileNotFoundError:
+            pass
+
+    def delete_folder(self, name: str) -> None:
+        """Delete a folder with all that is in it, if it is there."""
+        try:
+            self._fs.delete_dir(self._at(name))
+        except FileNotFoundError:
+            pass
+
+
+class UnitFile(NamedTuple):
+    """One staged unit: rows [start, stop) of the store, finished but not committed."""
+
+    start: int
+    stop: int
+    name: str
+
+    @classmethod
+    def of(cls, start: int, num_rows: int) -> UnitFile:
+        """Return the entry for `num_rows` rows from `start`."""
+        return cls(start, start + num_rows, f"rows-{start:012d}-{num_rows:09d}.unit")
+
+
+def pack(header: dict[str, Any], table: pa.Table) -> bytes:
+    """Serialise a unit: magic, header length, header JSON, Arrow stream, 16-byte checksum."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    head = json.dumps(header).encode()
+    body = b"".join([_MAGIC, len(head).to_bytes(4, "little"), head, sink.getvalue().to_pybytes()])
+    return body + hashlib.blake2b(body, digest_size=16).digest()
+
+
+def unpack(data: bytes) -> tuple[dict[str, Any], pa.Table]:
+    """Return the header and the table of a unit file.
+
+    Raises:
+        DataError: the file is cut, changed or not a unit.
+    """
+    body, digest = memoryview(data)[:-16], data[-16:]
+    if len(data) < len(_MAGIC) + 20 or bytes(body[: len(_MAGIC)]) != _MAGIC:
+        raise DataError("not a unit file, or cut short")
+    if hashlib.blake2b(body, digest_size=16).digest() != digest:
+        raise DataError("checksum mismatch")
+    at = len(_MAGIC) + 4
+    length = int.from_bytes(body[len(_MAGIC) : at], "little")
+    header = json.loads(bytes(body[at : at + length]))
+    return header, pa.ipc.open_stream(pa.py_buffer(body[at + length :])).read_all()
+
+
+class Staging:
+    """The staged units of one job.
+
+    Args:
+        files: the store's file system.
+        key: hash of everything that identifies the job.
+    """
+
+    def __init__(self, files: Files, key: str) -> None:
+        self.files, self.key = files, key
+        self.folder = f"{STAGING}/{key}"
+        self._sound: dict[str, int] = {}  # name -> size of units whose checksum was seen to hold
+
+    def describe(self, facts: dict[str, Any]) -> None:
+        """Leave a note on what the job is, for `info` and `verify`; written once."""
+        if self.files.size(f"{self.folder}/job.json") is None:
+            self.files.write(f"{self.folder}/job.json", json.dumps(facts, indent=1).encode())
+
+    def units(self) -> list[UnitFile]:
+        """Return the staged units by first row, unchecked."""
+        found = []
+        for name in self.files.names(self.folder):
+            match = _NAME.fullmatch(name)
+            if match:
+                start, count = int(match[1]), int(match[2])
+                found.append(UnitFile(start, start + count, name))
+        return sorted(found)
+
+    def save(self, unit: UnitFile, header: dict[str, Any], table: pa.Table) -> None:
+        """Stage one unit atomically, over an earlier copy if there is one."""
+        data = pack(header, table)
+        self.files.write(f"{self.folder}/{unit.name}", data)
+
+    def load(self, unit: UnitFile) -> tuple[dict[str, Any], pa.Table]:
+        """Read a unit.
+
+        Raises:
+            DataError: it is damaged; the file has then been deleted, so that the unit counts as
+                not done.
+        """
+        name = f"{self.folder}/{unit.name}"
+        try:
+            header, table = unpack(self.files.read(name))
+            if table.num_rows != unit.stop - unit.start:
+                raise DataError("wrong number of rows")
+        except (DataError, pa.ArrowException, ValueError, OSError) as error:
+            self.files.delete(name)
+            raise DataError(
+                f"staged rows {unit.start}-{unit.stop - 1} were damaged ({one_line(error)}) and "
+                "have been dropped; run the same command again to compute them again."
+            ) from None
+        self._sound[unit.name] = table.nbytes
+        return header, table
+
+    def sound_units(self) -> list[UnitFile]:
+        """Return the staged units whose checksum holds; damaged ones are deleted."""
+        sound = []
+        for unit in self.units():
+            if unit.name not in self._sound:
+                try:
+                    self.load(unit)
+                except DataError:
+                    continue
+            sound.append(unit)
+        return sound
+
+    def drop(self, unit: UnitFile) -> None:
+        """Delete one staged unit."""
+        self._sound.pop(unit.name, None)
+        self.files.delete(f"{self.folder}/{unit.name}")
+
+    def clear(self) -> None:
+        """Delete the whole folder of the job."""
+        self._sound.clear()
+        self.files.delete_folder(self.folder)
