@@ -1,0 +1,138 @@
+"""`understudy recipes|run|verify|plan`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from understudy.cli.common import (
+    note,
+    parse,
+    parse_config,
+    positional_store,
+    table,
+    take_flag,
+    take_name,
+    take_option,
+)
+
+
+def _summary(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0] if text else ""
+
+
+def recipes(argv: Sequence[str], prog: str) -> None:
+    """Parse and run `recipes`."""
+
+    def command(json_: bool = False) -> None:
+        """List the recipes: name, paper, verdicts of the stored claims.
+
+        Args:
+            json_: print JSON.
+        """
+        from understudy.recipes import PAPERS, RECIPES
+
+        rows = [(name, *PAPERS[name]) for name in RECIPES]
+        if json_:
+            print(json.dumps([{"name": n, "paper": t, "arxiv": a} for n, t, a in rows], indent=2))
+        else:
+            print(table(rows, ("recipe", "paper", "arXiv")))
+
+    argv = ["--json-" if word == "--json" else word for word in argv]
+    parse(command, argv, prog)
+
+
+def show(argv: Sequence[str], prog: str) -> None:
+    """Parse and run `recipes show NAME`."""
+    from understudy.recipes import RECIPES
+
+    name, _ = take_name(argv, prog, "recipe")
+    module = RECIPES.load(name)
+    print(inspect.getdoc(module) or "")
+    print("\nSettings (understudy run", name, "--help):\n")
+    print(inspect.getdoc(module.Config) or "")
+    print("\nClaim:\n")
+    print(module.CLAIM.describe())
+
+
+def run(argv: Sequence[str], prog: str) -> None:
+    """Run a recipe: `understudy run NAME [STORE] [--config F] [--field value ...]`."""
+    from understudy.recipes import RECIPES
+
+    name, rest = take_name(argv, prog, "recipe")
+    module = RECIPES.load(name)
+    config = parse_config(module.Config, positional_store(rest), f"{prog} {name}")
+    result = module.run(config)
+    print(f"written: {result}")
+
+
+def verify(argv: Sequence[str], prog: str) -> int:
+    """Test a recipe's claim: `understudy verify NAME [--scale laptop] [--seeds 0 1 ...]`."""
+    from understudy.recipes import RECIPES
+
+    name, rest = take_name(argv, prog, "recipe")
+    module = RECIPES.load(name)
+
+    def command(
+        scale: str = "laptop",
+        seeds: tuple[int, ...] | None = None,
+        jobs: int = 1,
+        out: Path = Path("docs/claims"),
+        workdir: Path = Path("runs/claims"),
+        fresh: bool = False,
+    ) -> int:
+        """Train the arms of a recipe's claim, pair them by seed and print the verdict.
+
+        Args:
+            scale: laptop or gpu.
+            seeds: run these seeds instead of the claim's own.
+            jobs: processes that run arms side by side (one thread each).
+            out: folder of the verdicts: `<out>/<scale>/<recipe>.json` and a page beside it.
+            workdir: where finished arms are kept, so that a stopped run goes on.
+            fresh: forget finished arms and start over.
+        """
+        from understudy.evaluate.claims import verify as test
+        from understudy.report.claims import write_page
+
+        verdict = test(
+            module.CLAIM,
+            scale=scale,
+            seeds=seeds,
+            workdir=workdir,
+            out=out,
+            resume=not fresh,
+            jobs=jobs,
+        )
+        print(verdict.text())
+        page = write_page(verdict, out / scale / f"{name}.html")
+        note(f"verdict: {out / scale / f'{name}.json'}\npage:    {page}")
+        return 0 if verdict.passed else 1
+
+    return parse(command, rest, f"{prog} {name}")
+
+
+def plan(argv: Sequence[str], prog: str) -> None:
+    """Count a recipe's full size: `understudy plan NAME [--model M] [--scale paper] [--json]`."""
+    from understudy.recipes import RECIPES
+
+    name, rest = take_name(argv, prog, "recipe")
+    module = RECIPES.load(name)
+    as_json, rest = take_flag(rest, "--json")
+    model, rest = take_option(rest, "--model")
+
+    def command(scale: str = "paper", price_per_hour: float = 2.0) -> None:
+        """Count parameters, operations, bytes, samples, device hours and money; run nothing.
+
+        Args:
+            scale: paper, or another size that the recipe plans.
+            price_per_hour: money per device hour.
+        """
+        options = {} if model is None else {"model": model}
+        made = module.PLAN(scale=scale, price_per_hour=price_per_hour, **options)
+        print(json.dumps(made.to_dict(), indent=2) if as_json else made.text())
+
+    tyro.cli(command, args=rest, prog=f"{prog} {name}")
