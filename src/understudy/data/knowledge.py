@@ -68,7 +68,7 @@ def feature_column(encoder: str, modality: str) -> str:
 def to_bfloat16(values: np.ndarray) -> np.ndarray:
     """Return the bfloat16 bits `uint16` of float32 values, rounded to the nearest even.
 
-    The relative error is at most 2^-9 (half a unit in the last of 8 places); NaN stays NaN.
+    The relative error is at most 2^-8 (half a unit in the last of 8 places); NaN stays NaN.
     """
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
@@ -116,7 +116,7 @@ def encode_embeddings(values: np.ndarray, dtype: str = "float16") -> pa.FixedSiz
     """
     values = np.asarray(values)
     check_choice(dtype, DTYPES, "embedding dtype")
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
     limit = np.finfo(np.float16).max if dtype == "float16" else np.inf
     bad = ~(np.isfinite(flat) & (np.abs(flat) <= limit)).all(axis=1)
     if bad.any():
@@ -164,7 +164,8 @@ def encode_topk(values: np.ndarray, ids: np.ndarray) -> pa.FixedSizeListArray:
     if ids.size and (ids.min() < 0 or ids.max() > 0xFFFF):
         raise DataError(f"top-K: class id {int(ids.max())} does not fit 16 bits.")
     halves = [values.astype("<f2").view(np.uint8), ids.astype("<u2").view(np.uint8)]
-    return fixed_list(np.concatenate([h.reshape(len(values), -1) for h in halves], axis=1))
+    width = 2 * values.shape[1]
+    return fixed_list(np.concatenate([h.reshape(len(values), width) for h in halves], axis=1))
 
 
 def decode_topk(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

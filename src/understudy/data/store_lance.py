@@ -7,7 +7,6 @@ with any other change made meanwhile, in which case the change is built again on
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import time
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from understudy.core.errors import DataError
+from understudy.data.store_names import logical
+from understudy.data.store_schema import with_metadata
 
 if TYPE_CHECKING:
     import lance
@@ -39,6 +40,7 @@ _ATTEMPTS = 30
 
 def lance_module() -> ModuleType:
     """Import Lance on first use (about a second) and return it."""
+    os.environ.setdefault("LANCE_LOG", "error")  # a new store is not worth a warning on stderr
     import lance
 
     return lance
@@ -57,19 +59,7 @@ class Change(NamedTuple):
 
     fragments: Sequence[FragmentMetadata]
     schema: LanceSchema
-    metadata: Mapping[str, str]
-
-
-def with_metadata(schema: LanceSchema, changes: Mapping[str, str]) -> LanceSchema:
-    """Return the schema with keys of its metadata set, field ids untouched.
-
-    The round trip through Arrow would number the fields anew, so the metadata are replaced in the
-    state that Lance itself uses to copy a schema: (constructor, (metadata JSON, one item a field)).
-    """
-    constructor, (metadata, *fields) = schema.__reduce__()  # type: ignore[misc]
-    merged = json.loads(metadata)
-    merged.update({key: list(value.encode()) for key, value in changes.items()})
-    return constructor(json.dumps(merged), *fields)
+    metadata: Mapping[str, str | None]  # `None` deletes a key
 
 
 def is_url(path: str | Path) -> bool:
@@ -180,6 +170,10 @@ class Handle:
         self._first_row = np.zeros(order, dtype=np.int64)
         for fragment in self.fragments:
             self._first_row[fragment.fragment_id] = fragment.start_row
+        self.schema = dataset.schema  # with stored names
+        self.columns = [logical(name) for name in self.schema.names]
+        found = self.schema.metadata or {}
+        self.metadata = {key.decode(): value.decode() for key, value in found.items()}
         self._dataset = dataset
 
     @property
@@ -200,12 +194,6 @@ class Handle:
     def num_rows(self) -> int:
         """Number of rows."""
         return int(self.starts[-1])
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The dataset's own metadata."""
-        found = self.dataset.schema.metadata or {}
-        return {key.decode(): value.decode() for key, value in found.items()}
 
     def refresh(self) -> None:
         """Move to the newest version, unless a version is pinned."""
@@ -229,9 +217,7 @@ class Handle:
                 "the store without a version to write."
             )
 
-    def change(
-        self, build: Callable[[lance.LanceDataset], Change | None], message: str
-    ) -> bool:
+    def change(self, build: Callable[[lance.LanceDataset], Change | None], message: str) -> bool:
         """Commit one change atomically, building it again on each newer version met on the way.
 
         Args:
@@ -247,6 +233,8 @@ class Handle:
         """
         self.check_writable()
         lance = lance_module()
+        from lance.commit import CommitConflictError
+
         for attempt in range(_ATTEMPTS):
             self.refresh()
             change = build(self.dataset)
@@ -262,10 +250,15 @@ class Handle:
                     read_version=self.dataset.version,
                     commit_message=message,
                 )
-            except lance.commit.CommitConflictError:
+            except CommitConflictError:
                 # Another writer was first; a random pause keeps two of them from marching in step.
                 time.sleep(random.uniform(0.01, 0.05) * (attempt + 1))
                 continue
+            except (OSError, ValueError, RuntimeError) as error:
+                raise DataError(
+                    f"{self.path}: '{message}' could not be committed ({one_line(error)}); the "
+                    "store is as it was, so mend it and run the same command again."
+                ) from error
             self._adopt(dataset)
             return True
         raise DataError(

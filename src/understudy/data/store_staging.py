@@ -7,6 +7,7 @@ recognised and the unit computed again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 STAGING = "_understudy/staging"
 _MAGIC = b"USUNIT1\n"
+_ALIGN = 64
 _NAME = re.compile(r"rows-(\d{12})-(\d{9})\.unit")
 
 
@@ -86,7 +88,10 @@ class Files:
         target = self._at(name)
         try:
             if self._local:
-                write_bytes(target, data)
+                try:
+                    write_bytes(target, data)
+                except FileNotFoundError:  # another process tidied the folder away just now
+                    write_bytes(target, data)
                 return
             self._fs.create_dir(target.rsplit("/", 1)[0], recursive=True)
             with self._fs.open_output_stream(target) as stream:
@@ -104,12 +109,22 @@ class Files:
         except FileNotFoundError:
             pass
 
+    def delete_empty_folder(self, name: str) -> None:
+        """Delete a folder if there is nothing in it (object stores have no folders to delete)."""
+        if self._local:
+            with contextlib.suppress(OSError):
+                Path(self._at(name)).rmdir()
+
     def delete_folder(self, name: str) -> None:
         """Delete a folder with all that is in it, if it is there."""
         try:
             self._fs.delete_dir(self._at(name))
         except FileNotFoundError:
             pass
+
+
+class VanishedError(DataError):
+    """A staged unit was committed and removed by another process after it was listed."""
 
 
 class UnitFile(NamedTuple):
@@ -131,6 +146,8 @@ def pack(header: dict[str, Any], table: pa.Table) -> bytes:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     head = json.dumps(header).encode()
+    # Arrow's buffers must start at aligned addresses, also where the file is read in one piece
+    head += b" " * (-(len(_MAGIC) + 4 + len(head)) % _ALIGN)
     body = b"".join([_MAGIC, len(head).to_bytes(4, "little"), head, sink.getvalue().to_pybytes()])
     return body + hashlib.blake2b(body, digest_size=16).digest()
 
@@ -163,7 +180,7 @@ class Staging:
     def __init__(self, files: Files, key: str) -> None:
         self.files, self.key = files, key
         self.folder = f"{STAGING}/{key}"
-        self._sound: dict[str, int] = {}  # name -> size of units whose checksum was seen to hold
+        self._sound: dict[str, dict[str, Any]] = {}  # headers of units whose checksum holds
 
     def describe(self, facts: dict[str, Any]) -> None:
         """Leave a note on what the job is, for `info` and `verify`; written once."""
@@ -182,46 +199,62 @@ class Staging:
 
     def save(self, unit: UnitFile, header: dict[str, Any], table: pa.Table) -> None:
         """Stage one unit atomically, over an earlier copy if there is one."""
-        data = pack(header, table)
-        self.files.write(f"{self.folder}/{unit.name}", data)
+        self.files.write(f"{self.folder}/{unit.name}", pack(header, table))
+        self._sound[unit.name] = header
 
-    def load(self, unit: UnitFile) -> tuple[dict[str, Any], pa.Table]:
+    def load(self, unit: UnitFile, keep: bool = False) -> tuple[dict[str, Any], pa.Table]:
         """Read a unit.
+
+        Args:
+            unit: which.
+            keep: leave a damaged file where it is.
 
         Raises:
             DataError: it is damaged; the file has then been deleted, so that the unit counts as
-                not done.
+                not done, unless `keep`.
+            VanishedError: it is not there.
         """
         name = f"{self.folder}/{unit.name}"
         try:
             header, table = unpack(self.files.read(name))
             if table.num_rows != unit.stop - unit.start:
                 raise DataError("wrong number of rows")
+        except FileNotFoundError:
+            self._sound.pop(unit.name, None)
+            raise VanishedError(f"staged rows {unit.start}-{unit.stop - 1} are gone") from None
         except (DataError, pa.ArrowException, ValueError, OSError) as error:
-            self.files.delete(name)
+            if not keep:
+                self.files.delete(name)
             raise DataError(
-                f"staged rows {unit.start}-{unit.stop - 1} were damaged ({one_line(error)}) and "
-                "have been dropped; run the same command again to compute them again."
+                f"staged rows {unit.start}-{unit.stop - 1} are damaged ({one_line(error)}) and do "
+                "not count; run the same command again to compute them again."
             ) from None
-        self._sound[unit.name] = table.nbytes
+        self._sound[unit.name] = header
         return header, table
 
-    def sound_units(self) -> list[UnitFile]:
-        """Return the staged units whose checksum holds; damaged ones are deleted."""
+    def sound_units(self) -> list[tuple[UnitFile, dict[str, Any]]]:
+        """Return the staged units whose checksum holds, with headers; damaged ones are deleted."""
         sound = []
         for unit in self.units():
-            if unit.name not in self._sound:
+            header = self._sound.get(unit.name)
+            if header is None:
                 try:
-                    self.load(unit)
+                    header, _ = self.load(unit)
                 except DataError:
                     continue
-            sound.append(unit)
+            sound.append((unit, header))
         return sound
 
     def drop(self, unit: UnitFile) -> None:
         """Delete one staged unit."""
         self._sound.pop(unit.name, None)
         self.files.delete(f"{self.folder}/{unit.name}")
+
+    def tidy(self) -> None:
+        """Remove what a finished job leaves, unless another process is writing units of it."""
+        if not self.units():
+            self.files.delete(f"{self.folder}/job.json")
+            self.files.delete_empty_folder(self.folder)
 
     def clear(self) -> None:
         """Delete the whole folder of the job."""
