@@ -18,11 +18,16 @@ def import_(argv: Sequence[str], prog: str) -> None:
     """Parse and run `data import`."""
 
     def command(
-        source: Positional[Path],
+        source: Positional[str],
         store: Positional[Path],
         kind: str | None = None,
         split: str | None = None,
         teachers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=DIM ...")] = (),
+        images: Path | None = None,
+        columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="OURS=THEIRS ...")] = (),
+        view_set: str | None = None,
+        captioner: str | None = None,
+        dtype: str | None = None,
         on_missing: str = "error",
         keys: Path | None = None,
         overwrite: bool = False,
@@ -31,12 +36,18 @@ def import_(argv: Sequence[str], prog: str) -> None:
 
         Args:
             source: a folder or a file: WebDataset tars (plain or in the released reinforced
-                layouts), image folders, JSONL(.gz/.zst), Parquet, Hugging Face `save_to_disk`.
+                layouts), image folders, JSONL(.gz/.zst), Parquet, Hugging Face `save_to_disk`;
+                or a built-in scene set, `scenes:pairs` or `scenes:pairs?train=400`.
             store: where the store is written.
             kind: webdataset, imagefolder, jsonl, parquet, hf or dr-reference; found out by default.
             split: write this word into every row's `split`.
             teachers: for reinforced tars, the teachers whose embeddings are concatenated there, in
                 order, each with its width: `openai=768 datacomp=768`.
+            images: for reinforced tars without images, the tars that hold them, joined by uid.
+            columns: for tables, which of their columns are ours: `text=caption image=jpg`.
+            view_set: for reinforced data, name of the set of views; default main.
+            captioner: for reinforced tars, name of the captioner; default syn.
+            dtype: for reinforced tars, store embeddings as float16, bfloat16 or float32.
             on_missing: `error` or `skip` when a sample misses one of its parts.
             keys: for reference reinforcement files, a JSON list that maps their index to `id`.
             overwrite: replace a store that is there.
@@ -46,6 +57,11 @@ def import_(argv: Sequence[str], prog: str) -> None:
         options: dict[str, Any] = {
             "split": split,
             "teachers": _widths(teachers) or None,
+            "images": images,
+            "columns": dict(_pair(word, "--columns") for word in columns) or None,
+            "view_set": view_set,
+            "captioner": captioner,
+            "dtype": dtype,
             "on_missing": on_missing if on_missing != "error" else None,
             "keys": keys,
             "overwrite": overwrite or None,
@@ -57,12 +73,19 @@ def import_(argv: Sequence[str], prog: str) -> None:
     parse(command, argv, prog)
 
 
+def _pair(word: str, option: str) -> tuple[str, str]:
+    name, _, value = word.partition("=")
+    if not name or not value:
+        raise DataError(f"{option} {word}: expected NAME=VALUE.")
+    return name, value
+
+
 def _widths(pairs: Sequence[str]) -> dict[str, int]:
     widths = {}
-    for pair in pairs:
-        name, _, dim = pair.partition("=")
-        if not name or not dim.isdigit():
-            raise DataError(f"--teachers {pair}: expected NAME=DIM, for example openai=768.")
+    for word in pairs:
+        name, dim = _pair(word, "--teachers")
+        if not dim.isdigit():
+            raise DataError(f"--teachers {word}: expected NAME=DIM, for example openai=768.")
         widths[name] = int(dim)
     return widths
 
@@ -176,7 +199,7 @@ def compact(argv: Sequence[str], prog: str) -> None:
     """Parse and run `data compact`."""
 
     def command(store: Positional[Path]) -> None:
-        """Give back the space of old versions and unfinished staging.
+        """Give back the space of old versions and of staging that no job can use.
 
         Args:
             store: the store.

@@ -23,7 +23,9 @@ class _Silent:
 
 
 class _Lines:
-    """A line every few seconds, for logs and pipes."""
+    """A line every few seconds, for logs and pipes; none for what is done in a moment."""
+
+    SHORT_S = 2.0
 
     def __init__(self, label: str, total: float, unit: str, done: float, every_s: float) -> None:
         self.label, self.total, self.unit, self.every_s = label, total, unit, every_s
@@ -34,6 +36,8 @@ class _Lines:
         self.done += amount
         now = time.monotonic()
         if now - self.last < self.every_s and self.done < self.total:
+            return
+        if now - self.start < self.SHORT_S:
             return
         self.last = now
         rate = (self.done - self.first) / max(now - self.start, 1e-9)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from understudy.core.config import check_keys
 from understudy.core.errors import ConfigError, DataError
 from understudy.core.lazy import LazyTable
+from understudy.data.scenes import from_source, is_scene
 
 if TYPE_CHECKING:
     from understudy.data.store import Store
@@ -118,7 +119,7 @@ def import_dir(
     """Make a store of files, or add reference reinforcements to one.
 
     Args:
-        source: a file or a folder.
+        source: a file or a folder; or a built-in scene set such as `scenes:pairs?train=400`.
         store: where the store is written (for `dr-reference`: the store that is added to).
         kind: a name of `IMPORTERS`; found out from the files by default.
         **options: the importer's own; see it.
@@ -135,6 +136,9 @@ def import_dir(
         store = import_dir("DataCompDR-12M", "dr.lance", teachers={"openai": 768, "datacomp": 768})
         ```
     """
+    if is_scene(source):
+        check_keys(options, ("overwrite",), "import of a scene set")
+        return from_source(source, store, overwrite=bool(options.get("overwrite")))
     if not Path(source).exists():
         raise DataError(f"{source}: no such file or folder.")
     kind = kind or detect_kind(source)
