@@ -15,3 +15,12 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item):
+    from understudy.data.fetch import cached
+
+    for mark in item.iter_markers("asset"):
+        for name in mark.args:
+            if cached(name) is None:
+                pytest.skip(f"asset '{name}' isn't in the cache: understudy data fetch {name}")

