@@ -40,6 +40,8 @@ def _is_jpeg(data: bytes) -> bool:
 def _open(data: bytes, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name}: too large to be decoded safely ({error})") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         reason = f"{len(data)} bytes, starting {bytes(data[:8])!r}"
         raise DataError(f"{name}: not an image that can be decoded ({reason}).") from error

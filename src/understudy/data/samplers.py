@@ -6,10 +6,8 @@ change a batch, and every rank computes its own share of the same global batch.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +16,9 @@ from understudy.core.config import check_choice
 from understudy.core.errors import ConfigError
 from understudy.core.hashing import hash_bytes
 from understudy.core.seeds import rng, seed_for
+from understudy.data.sampler_parts import Recent as _Recent
+from understudy.data.sampler_parts import check_at_least as _check_at_least
+from understudy.data.sampler_parts import check_rows as _check_rows
 from understudy.data.view_random import below, uniforms
 
 ViewOrder = Literal["epoch", "random"]
@@ -58,49 +59,6 @@ class Sampler(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return what identifies the stream, as plain data, for run records."""
         ...
-
-
-class _Recent:
-    """The few permutations last used; they can be drawn again, so losing one costs only time."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.items, self.lock = limit, OrderedDict(), Lock()
-
-    def get(self, key: Any, make: Any) -> Any:
-        with self.lock:
-            if key in self.items:
-                self.items.move_to_end(key)
-                return self.items[key]
-        value = make()
-        with self.lock:
-            self.items[key] = value
-            while len(self.items) > self.limit:
-                self.items.popitem(last=False)
-        return value
-
-    def __getstate__(self) -> int:
-        return self.limit
-
-    def __setstate__(self, limit: int) -> None:
-        self.__init__(limit)
-
-
-def _check_rows(rows: int | Sequence[int] | np.ndarray) -> tuple[int, np.ndarray | None]:
-    if isinstance(rows, int | np.integer):
-        count, chosen = int(rows), None
-    else:
-        chosen = np.ascontiguousarray(rows, np.int64)
-        if chosen.ndim != 1 or (len(chosen) and chosen.min() < 0):
-            raise ConfigError("sampler rows: expected row numbers, a list of integers from 0 on.")
-        count = len(chosen)
-    if count < 1:
-        raise ConfigError("sampler: there are no rows to draw from.")
-    return count, chosen
-
-
-def _check_at_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ConfigError(f"sampler {name}: expected an integer of at least {least}, got {value}.")
 
 
 class ShuffledSampler:

@@ -39,7 +39,14 @@ def _resized(options: dict, sizes: np.ndarray) -> np.ndarray:
     return shorter_side(sizes, options["size"])
 
 
-def chain_sizes(config: ViewConfig, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def image_name(names: Sequence[str] | None, i: int) -> str:
+    """Return what errors call the i-th image."""
+    return f"image {i}" if names is None else names[i]
+
+
+def chain_sizes(
+    config: ViewConfig, sizes: np.ndarray, names: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Follow image sizes down the fixed order of transforms.
 
     Returns:
@@ -54,7 +61,7 @@ def chain_sizes(config: ViewConfig, sizes: np.ndarray) -> tuple[np.ndarray, np.n
         sizes = _resized(transforms["resize"], sizes)
     if "center_crop" in transforms:
         side = transforms["center_crop"]["size"]
-        _refuse_small(sizes, side, "center_crop")
+        _refuse_small(sizes, side, "center_crop", names)
         sizes = np.full_like(sizes, side)
     padded = sizes
     if "random_crop" in transforms:
@@ -62,18 +69,20 @@ def chain_sizes(config: ViewConfig, sizes: np.ndarray) -> tuple[np.ndarray, np.n
         if options["resize"] and "resize" not in transforms:
             sizes = shorter_side(sizes, config.size)
         padded = sizes + 2 * options["padding"]
-        _refuse_small(padded, config.size, "random_crop")
+        _refuse_small(padded, config.size, "random_crop", names)
         sizes = np.full_like(sizes, config.size)
     return padded, sizes
 
 
-def _refuse_small(sizes: np.ndarray, side: int, name: str) -> None:
+def _refuse_small(
+    sizes: np.ndarray, side: int, transform: str, names: Sequence[str] | None
+) -> None:
     small = (sizes < side).any(1)
     if small.any():
         i = int(np.argmax(small))
         raise DataError(
-            f"image {i} is {sizes[i, 0]}x{sizes[i, 1]} pixels before {name}, smaller than its "
-            f"{side}x{side} box: add resize before it or lower the size."
+            f"{image_name(names, i)} is {sizes[i, 0]}x{sizes[i, 1]} pixels before {transform}, "
+            f"smaller than its {side}x{side} box: add resize before it or lower the size."
         )
 
 
@@ -118,7 +127,7 @@ def _pad(array: np.ndarray, padding: int, fill: int) -> np.ndarray:
 
 
 def _background(
-    array: np.ndarray, config: ViewConfig, record: np.void, suffix: str, ratio: float
+    array: np.ndarray, config: ViewConfig, record: np.void, suffix: str, ratio: float, name: str
 ) -> np.ndarray:
     """Run resize, center_crop and random_crop on one image; `ratio` is new / stored view size."""
     transforms = config.transforms
@@ -132,7 +141,7 @@ def _background(
     if "center_crop" in transforms:
         side = max(1, round(transforms["center_crop"]["size"] * scale))
         height, width, _ = array.shape
-        _refuse_small(np.array([[height, width]]), side, "center_crop")
+        _refuse_small(np.array([[height, width]]), side, "center_crop", [name])
         top, left = round((height - side) / 2), round((width - side) / 2)
         array = array[top : top + side, left : left + side]
     if "random_crop" in transforms:
@@ -145,7 +154,7 @@ def _background(
         offsets = np.rint(record[f"rc{suffix}"].astype(np.float64) * scale).astype(np.int64)
         free = np.array(array.shape[:2]) - side
         if (free < 0).any():
-            _refuse_small(np.array([array.shape[:2]]), side, "random_crop")
+            _refuse_small(np.array([array.shape[:2]]), side, "random_crop", [name])
         top, left = np.minimum(offsets, free)
         array = array[top : top + side, left : left + side]
     return array
@@ -204,7 +213,7 @@ def place(
     options = config.transforms.get("random_resized_crop", {})
     for i, array in enumerate(images):
         if background:
-            array = _background(array, config, params[i], suffix, ratio)
+            array = _background(array, config, params[i], suffix, ratio, names[i])
         if cropped:
             box = params[f"rrc{suffix}"][i]
             full = array.shape[:2] if background else sources[i]

@@ -7,6 +7,7 @@ with div_by = 2 the mix leans to the *partner*; kept, since released data were m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from understudy.core.errors import ConfigError, DataError
 from understudy.core.seeds import rng
 from understudy.data.view_config import ViewConfig
-from understudy.data.view_geometry import chain_sizes
+from understudy.data.view_geometry import chain_sizes, image_name
 from understudy.data.view_params import CUT, MAX_SIDE, MIXED_UP, NO_OP, empty_params
 from understudy.data.view_randaugment import NUM_OPS, magnitudes
 from understudy.data.view_random import below, uniforms
@@ -26,7 +27,7 @@ PARTNER = 32
 TRIES = 10
 
 
-def check_sizes(sizes: Any, count: int) -> np.ndarray:
+def check_sizes(sizes: Any, count: int, names: Sequence[str] | None = None) -> np.ndarray:
     """Return `int64 [B, 2]` (height, width); raise `DataError` for sizes that do not store."""
     sizes = np.asarray(sizes, np.int64)
     if sizes.shape != (count, 2):
@@ -34,7 +35,8 @@ def check_sizes(sizes: Any, count: int) -> np.ndarray:
     if count and (sizes.min() < 1 or sizes.max() > MAX_SIDE):
         i = int(np.argmax((sizes < 1).any(1) | (sizes > MAX_SIDE).any(1)))
         raise DataError(
-            f"image {i} is {sizes[i, 0]}x{sizes[i, 1]} pixels: sides must be 1 to {MAX_SIDE}."
+            f"{image_name(names, i)} is {sizes[i, 0]}x{sizes[i, 1]} pixels: sides must be 1 to "
+            f"{MAX_SIDE}."
         )
     return sizes
 
@@ -91,12 +93,17 @@ def sample_beta(seeds: np.ndarray, stream: int, alpha: float) -> np.ndarray:
 
 
 def _sample_image(
-    config: ViewConfig, params: np.ndarray, sizes: np.ndarray, seeds: np.ndarray, partner: bool
+    config: ViewConfig,
+    params: np.ndarray,
+    sizes: np.ndarray,
+    seeds: np.ndarray,
+    partner: bool,
+    names: Sequence[str] | None,
 ) -> None:
     """Fill the fields of one image (the first, or the partner) of every record."""
     base, suffix = (PARTNER, "2") if partner else (0, "")
     transforms = config.transforms
-    before_crop, before_resized = chain_sizes(config, sizes)
+    before_crop, before_resized = chain_sizes(config, sizes, names)
     if "random_crop" in transforms:
         free = before_crop - config.size + 1
         params[f"rc{suffix}"] = below(uniforms(seeds, base + CROP, 2), np.maximum(free, 1))
@@ -150,6 +157,7 @@ def sample_params(
     sizes: Any,
     seeds: np.ndarray,
     partners: tuple[Any, Any] | None = None,
+    names: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Draw the records of a batch.
 
@@ -159,13 +167,15 @@ def sample_params(
         seeds: `uint64 [B]`.
         partners: (row numbers `int [B]`, sizes `int [B, 2]`) of the images to mix in; required when
             the configuration mixes. Which records are mixed is drawn here.
+        names: what to call each image in errors.
 
     Raises:
         ConfigError: mixing without partners.
         DataError: an image whose size cannot be stored or cropped.
     """
     params = empty_params(config, len(seeds))
-    _sample_image(config, params, check_sizes(sizes, len(seeds)), seeds, False)
+    checked = check_sizes(sizes, len(seeds), names)
+    _sample_image(config, params, checked, seeds, False, names)
     if not config.mixes:
         return params
     if partners is None:
@@ -178,8 +188,10 @@ def sample_params(
     mixed = params["mix"] > 0
     if mixed.any():
         part = params[mixed]
-        sizes2 = check_sizes(partner_sizes, len(seeds))[mixed]
-        _sample_image(config, part, sizes2, seeds[mixed], True)
+        labels = [f"the partner row {int(r)}" for r in np.asarray(rows)]
+        sizes2 = check_sizes(partner_sizes, len(seeds), labels)[mixed]
+        chosen = [labels[i] for i in np.flatnonzero(mixed)]
+        _sample_image(config, part, sizes2, seeds[mixed], True, chosen)
         part["id2"] = np.asarray(rows, np.int64)[mixed]
         params[mixed] = part
     return params

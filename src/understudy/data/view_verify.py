@@ -58,7 +58,7 @@ def _check_column(
 ) -> list[str]:
     card = store.card(column)
     pipeline = ViewPipeline.from_card(card)
-    crc, thumb = card.config.get("crc", {}), card.config.get("thumb", {})
+    crc, thumb = card.facts.get("crc", {}), card.facts.get("thumb", {})
     stored = {int(r): int(c) for r, c in crc.items()}
     chosen = np.array(sorted(stored if rows is None else set(stored) & set(rows)), np.int64)
     if not len(chosen):

@@ -14,26 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from understudy.core.errors import CardError, ConfigError, DataError
-from understudy.data.decode import decode, decoder_versions, image_size
+from understudy.data.decode import decoder_versions
 from understudy.data.view_config import ORDER, VIEW_VERSION, ViewConfig
-from understudy.data.view_geometry import place, reduced_minimum
-from understudy.data.view_mix import erase, flip, mix_views
+from understudy.data.view_mix import mix_views
 from understudy.data.view_params import pack, params_dtype, rescale_params, unpack
-from understudy.data.view_randaugment import apply_rand_augment
 from understudy.data.view_random import as_seeds
+from understudy.data.view_render import Image, render
 from understudy.data.view_sample import draw_partners, sample_params
 
 if TYPE_CHECKING:
-    from understudy.data.store import Card, Store
+    from understudy.data.card import Card
+    from understudy.data.store import Store
 
 __all__ = ["ViewConfig", "ViewPipeline", "verify_views"]
 
-CHUNK_BYTES = 1 << 19
-"""Pixels worked on together: a chunk and its intermediates stay in the processor's cache."""
-
-Image = np.ndarray | bytes
-CARD_KEYS = ("set", "k", "crc", "thumb")
-"""What a view column's card holds beside the view configuration."""
+CARD_KEYS = ("set", "k")
+"""What a view column's card holds in its `config` beside the view configuration."""
 
 
 class ViewPipeline:
@@ -101,6 +97,8 @@ class ViewPipeline:
         sizes: Any,
         seeds: Sequence[int] | np.ndarray,
         partners: tuple[Any, Any] | None = None,
+        *,
+        names: Sequence[str] | None = None,
     ) -> np.ndarray:
         """Draw one record an image, each from its own seed.
 
@@ -109,11 +107,12 @@ class ViewPipeline:
             seeds: B integers; equal seeds and sizes give equal records in any batch.
             partners: (rows `int [B]`, sizes `int [B, 2]`) to mix in, from `draw_partners`; needed
                 when the configuration mixes.
+            names: what to call each image in errors ("row 17").
 
         Returns:
             Structured array `[B]` of `dtype`, already rounded to stored precision.
         """
-        return sample_params(self.config, sizes, as_seeds(seeds), partners)
+        return sample_params(self.config, sizes, as_seeds(seeds), partners, names)
 
     def draw_partners(
         self, seeds: Sequence[int] | np.ndarray, num_rows: int, own: Any = None
@@ -175,13 +174,13 @@ class ViewPipeline:
         ratio = size / self.config.size
         if ratio != 1.0:
             params = rescale_params(params, ratio)
-        planar = self._render(images, params, "", size, ratio, names)
+        planar = render(self.config, images, params, "", size, ratio, names)
         if self.config.mixes:
             chosen = np.flatnonzero(params["mix"])
             second = self._partner_images(params, chosen, partners, names)
             part = params[chosen]
-            labels = [f"{names[i]}'s partner row {params['id2'][i]}" for i in chosen]
-            planar2 = self._render(second, part, "2", size, ratio, labels)
+            labels = _PartnerNames(names, params, chosen)
+            planar2 = render(self.config, second, part, "2", size, ratio, labels)
             planar = mix_views(planar, planar2, params, self.config.round_mixed)
         return planar.transpose(0, 2, 3, 1)
 
@@ -191,7 +190,7 @@ class ViewPipeline:
         return np.array(crcs, np.uint32)
 
     def fingerprints(self, rows: Sequence[int], views: np.ndarray) -> dict[str, dict[str, Any]]:
-        """Return `{"crc": {row: crc}, "thumb": {row: hex}}` for a card.
+        """Return `{"crc": {row: crc}, "thumb": {row: hex}}` for a card's `facts`.
 
         The thumb is the mean level of each of 4 x 4 cells and 3 channels (48 bytes):
         `verify_views` with a tolerance above 0 compares it when the checksum differs.
@@ -242,89 +241,28 @@ class ViewPipeline:
             images.append(image)
         return images
 
-    def _render(
-        self,
-        images: Sequence[Image],
-        params: np.ndarray,
-        suffix: str,
-        size: int,
-        ratio: float,
-        names: Sequence[str],
-    ) -> np.ndarray:
-        """Return the unmixed views of one image of each record, `uint8 [B, 3, S, S]`."""
-        out = np.empty((len(params), 3, size, size), np.uint8)
-        chunk = max(1, CHUNK_BYTES // (3 * size * size))
-        for start in range(0, len(params), chunk):
-            part = slice(start, start + chunk)
-            self._render_chunk(images[part], params[part], out[part], suffix, ratio, names[part])
-        return out
 
-    def _render_chunk(
-        self,
-        images: Sequence[Image],
-        params: np.ndarray,
-        out: np.ndarray,
-        suffix: str,
-        ratio: float,
-        names: Sequence[str],
-    ) -> None:
-        transforms = self.config.transforms
-        arrays, sources = self._decode(images, params, suffix, out.shape[-1], names)
-        place(
-            arrays,
-            params,
-            out,
-            self.config,
-            suffix=suffix,
-            ratio=ratio,
-            sources=sources,
-            names=names,
-        )
-        if "random_horizontal_flip" in transforms:
-            flip(out, params[f"flip{suffix}"])
-        if "rand_augment" in transforms:
-            ops, mags = params[f"ra_op{suffix}"], params[f"ra_mag{suffix}"]
-            apply_rand_augment(out, ops, mags, ratio, transforms["rand_augment"])
-        if "random_erase" in transforms:
-            erase(out, params[f"re{suffix}"], transforms["random_erase"]["value"])
+class _PartnerNames(Sequence[Any]):
+    """What errors call partners; a name is made when it is asked for, since names may be costly."""
 
-    def _decode(
-        self,
-        images: Sequence[Image],
-        params: np.ndarray,
-        suffix: str,
-        size: int,
-        names: Sequence[str],
-    ) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
-        """Return pixel arrays and the sizes of the full-scale images."""
-        reduced = self.config.reduced_decode and not (
-            {"resize", "center_crop", "random_crop"} & set(self.config.transforms)
-        )
-        arrays: list[np.ndarray] = []
-        sources: list[tuple[int, int]] = []
-        for i, image in enumerate(images):
-            if isinstance(image, np.ndarray):
-                if self.config.reduced_decode:
-                    raise ConfigError(
-                        "views.reduced_decode: pass the encoded files, since decoded arrays are "
-                        "at full scale and would give other pixels."
-                    )
-                if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                    raise DataError(
-                        f"{names[i]}: expected uint8 [h, w, 3], got {image.dtype} "
-                        f"{list(image.shape)}."
-                    )
-                array, source = image, image.shape[:2]
-            elif reduced:
-                source = image_size(image, names[i])
-                least = reduced_minimum(source, params[f"rrc{suffix}"][i], size)
-                array = decode(image, name=names[i], min_height=least[0], min_width=least[1])
-            else:
-                array = decode(image, name=names[i])
-                source = array.shape[:2]
-            arrays.append(array)
-            sources.append((int(source[0]), int(source[1])))
-        return arrays, sources
+    def __init__(self, names: Sequence[str], params: np.ndarray, chosen: np.ndarray) -> None:
+        self.names, self.params, self.chosen = names, params, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return _PartnerNames(self.names, self.params, self.chosen[i])
+        return _PartnerName(self.names[self.chosen[i]], int(self.params["id2"][self.chosen[i]]))
+
+
+class _PartnerName:
+    def __init__(self, name: str, row: int) -> None:
+        self.name, self.row = name, row
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.name}'s partner row {self.row}"
 
 
 def _dig(data: Any, dotted: str) -> Any:
