@@ -16,8 +16,9 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 
@@ -26,6 +27,9 @@ from understudy.core.files import read_json
 from understudy.core.seeds import rng
 from understudy.data.decode import to_rgb
 from understudy.data.scenes.pack import png
+
+if TYPE_CHECKING:
+    from understudy.data.store import Store
 
 TRAIN_VENDOR = "google"
 PERIODS = (0.7, 1.0, 2.0, 4.0, 5.0, 12.1, 16.0)
@@ -207,3 +211,35 @@ def to_store(
     held = sorted(f"{c} / {s}".lower() for (c, s), split in splits.items() if split == "test")
     meta = {"classes": [texts_of(entry)[0] for entry in entries], "held_out": held}
     return _batches(rows()), meta
+
+
+def sentences(row: Mapping[str, Any]) -> list[str]:
+    """Return what a patient captioner would say of an emoji, from its names and categories."""
+    keywords = " ".join(row["keywords"])
+    group = row["subcategory"].replace("-", " ")
+    return [
+        row["name"],
+        f"a drawing of {row['name']}",
+        f"{row['name']}, a kind of {group}",
+        keywords,
+    ]
+
+
+def write_captions(store: Store, column: str = "caption.template") -> Store:
+    """Write template captions of every emoji as a knowledge column; nothing if it is there."""
+    from understudy.core.provenance import versions
+    from understudy.data.card import Card
+
+    card = Card(
+        column=column,
+        writer="template",
+        config={"from": ["name", "subcategory", "keywords"], "revision": 1},
+        versions=versions(),
+    )
+    kind = pa.list_(pa.string())
+    with store.job([card], {column: kind}) as job:
+        for unit in job.todo():
+            wanted = np.arange(unit.start, unit.stop)
+            rows = store.take(wanted, ["name", "subcategory", "keywords"]).to_pylist()
+            job.write(unit, {column: pa.array([sentences(row) for row in rows], kind)})
+    return store.refresh()

@@ -1,0 +1,1 @@
+"""Ask teachers once what they know about every sample, and store it beside the sample."""
