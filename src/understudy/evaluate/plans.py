@@ -212,6 +212,24 @@ def inference_flop(macs_per_sample: float, samples: float) -> float:
     return 2.0 * macs_per_sample * samples
 
 
+def transformer_macs(layers: int, width: int, tokens: int, *, cross_tokens: int = 0) -> float:
+    """Return the multiply-accumulates of a transformer's layers on one sequence.
+
+    Per layer 12 width^2 per token (projections, and a feed-forward four times as wide) and
+    2 tokens^2 width for attention; with cross-attention another 2 width^2 per token on each side
+    and 2 tokens cross_tokens width.
+
+    Args:
+        layers: how many.
+        width: channels.
+        tokens: length of the sequence.
+        cross_tokens: length of what is attended to besides; 0 for none.
+    """
+    own = 12.0 * width**2 * tokens + 2.0 * tokens**2 * width
+    crossed = 2.0 * width**2 * (tokens + cross_tokens) + 2.0 * tokens * cross_tokens * width
+    return layers * (own + (crossed if cross_tokens else 0.0))
+
+
 def amortised(generation: float, per_student: float, students: int) -> float:
     """Return the cost of one student when generation is shared: (T_gen + n T_train) / n.
 

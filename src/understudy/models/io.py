@@ -45,10 +45,12 @@ def save(model: Model, path: str | Path, extra: Mapping[str, Any] | None = None)
         "folded": model.fold_state,
         "extra": dict(extra or {}),
     }
-    metadata = {"understudy": json.dumps(header, sort_keys=True)}
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is not None:
-        metadata["tokenizer"] = tokenizer.to_json()
+        header["tokenizer"] = tokenizer.to_json()
+    # One entry only: the file format writes several in no fixed order, and equal models should be
+    # equal bytes.
+    metadata = {"understudy": json.dumps(header, sort_keys=True)}
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata=metadata)
@@ -83,7 +85,7 @@ def read_header(path: str | Path) -> tuple[dict[str, Any], str | None]:
             f"{path}: {header.get('format')!r} version {header.get('version')!r}; this version "
             f"reads {FORMAT!r} version {VERSION}."
         )
-    return header, metadata.get("tokenizer")
+    return header, header.pop("tokenizer", None) or metadata.get("tokenizer")
 
 
 def config_of(path: str | Path) -> dict[str, Any]:

@@ -23,13 +23,15 @@ def save_weights(
     """Write a model's weights; a model of this package brings its configuration along.
 
     Args:
-        model: any module, sharded or not; gathering a sharded one is collective.
+        model: any module, sharded or not; gathering a sharded one is collective. A module that
+            only surrounds one for training names it as `saved`, and that one is written.
         path: a safetensors file.
         facts: JSON-like, kept in the file of a model of this package.
         writes: False on ranks that do not write.
     """
     from understudy.models.base import Model
 
+    model = getattr(model, "saved", model)
     sharded = any(hasattr(p, "full_tensor") for p in model.parameters())
     if isinstance(model, Model) and not sharded:
         if writes:

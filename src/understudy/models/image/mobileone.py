@@ -18,6 +18,7 @@ from understudy.models.fold import (
     identity_kernel,
     pad_kernel,
 )
+from understudy.models.image.small_map import fits_small_map, small_map_conv
 from understudy.models.layers import SqueezeExcite
 
 Size = tuple[int, int]
@@ -65,6 +66,8 @@ class ConvBN(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in h w"]) -> Float[Tensor, "batch out h2 w2"]:
         """Return the normalised convolution."""
+        if fits_small_map(self.conv, x):
+            return self.bn(small_map_conv(self.conv, x))
         return self.bn(self.conv(x))
 
     def affine(self) -> Affine:
