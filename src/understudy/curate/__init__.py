@@ -1,0 +1,1 @@
+"""Choose, clean, weigh, group and order samples; decisions become columns with cards."""
