@@ -83,6 +83,7 @@ def report_of(
     text: str = "text",
     latency: Sequence[Sequence[Any]] = (),
     checks: Mapping[str, Any] | None = None,
+    reinforce: Mapping[str, Any] | None = None,
 ) -> StudentsReport:
     """Return the page's content for the students of a recipe's output folder.
 
@@ -95,11 +96,14 @@ def report_of(
         text: the text column.
         latency: a latency table with its header as the first row.
         checks: other facts to show.
+        reinforce: report of a reinforcement that the recipe did not do itself.
 
     Raises:
         DataError: there is no `result.json`.
     """
     result = read_json(Path(folder) / RESULT)
+    if reinforce is not None:
+        result["reinforce"] = reinforce
     students = result["students"]
     runs = [
         StudentRun(name=name, path=Path(student["run"]), scores=_scores(student))
