@@ -39,7 +39,7 @@ def train(name: str, k: int, steps: int, work: Path) -> None:
         model=name,
         captions="real",
         lam=0.0,
-        augment=VIEWS["strong"] if k else VIEWS["weak"],
+        augment=VIEWS["weak"],
         vocab_size=545,
         rows="split = 'teacher'",
         train=TrainConfig(
@@ -69,7 +69,7 @@ def train(name: str, k: int, steps: int, work: Path) -> None:
         "parameters": parameters(model),
         "weights_hash": weights_hash(model),
         "data": f"{PAIRS:,} scenes (scenes:pairs, split teacher, seed {SEED}) with clean captions",
-        "augmentation": "strong" if k else "weak",
+        "augmentation": VIEWS["weak"],
         "steps": steps,
         "batch_size": 64,
         "seed": SEED + k,

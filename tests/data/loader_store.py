@@ -143,11 +143,10 @@ def make_store(path: Path) -> Store:
             fill(store, column, values, {**config, "set": "main", "k": k}, **more)
         values = encode_embeddings(embedding(teacher, "text", 0, rows), dtype)
         fill(store, text_column(teacher), values, config, **more)
-        parts = [embedding(teacher, "caption", s, rows) for s in range(CAPTIONS)]
-        values = encode_embeddings(np.stack(parts, 1), dtype)
-        assert values.type == embedding_type([CAPTIONS, dim], dtype)
-        config = embedding_config([CAPTIONS, dim], dtype)
-        fill(store, caption_column(teacher, "coca"), values, config, **more)
+        for s in range(CAPTIONS):
+            values = encode_embeddings(embedding(teacher, "caption", s, rows), dtype)
+            assert values.type == embedding_type([dim], dtype)
+            fill(store, caption_column(teacher, "coca", s), values, config, **more)
     for k in range(VIEWS):
         values = encode_topk(*probabilities(k, rows))
         assert values.type == topk_type(K)

@@ -161,10 +161,10 @@ def labelled(tmp_path, mixes=False) -> Store:
     for name, count in (("short", 1), ("long", 2)):
         texts = pa.array([[f"{name} {i}"] * count for i in range(5)], pa.list_(pa.string()))
         fill(store, Card(column=f"caption.{name}", writer=name), texts)
-    vectors = np.eye(5, 8, dtype=np.float32)[:, None].repeat(2, 1)
-    config = {"dtype": "float16", "shape": [2, 8]}
-    card = Card(column="clip.caption.long", writer="clip", config=config)
-    fill(store, card, encode_embeddings(vectors))
+    config = {"dtype": "float16", "shape": [8]}
+    for s in range(2):
+        card = Card(column=f"clip.caption.long.{s}", writer="clip", config=config)
+        fill(store, card, encode_embeddings(np.eye(5, 8, s, dtype=np.float32)))
     scores = pa.array([0.5, 1.5, 2.5, None, None], pa.float32())
     fill(store, Card(column="score.fine", writer="judge"), scores, rows=[0, 1, 2])
     return store

@@ -85,9 +85,15 @@ def test_column_names_are_those_of_the_contract():
     assert kn.image_column("a", "main", 3) == "a.image.main.3"
     assert kn.text_column("a") == "a.text"
     assert kn.captions_column("c") == "caption.c"
-    assert kn.caption_column("a", "c") == "a.caption.c"
+    assert kn.caption_column("a", "c", 2) == "a.caption.c.2"
     assert kn.topk_column("a", "main", 3) == "a.topk.main.3"
     assert kn.feature_column("e", "image") == "feature.e.image"
+
+
+def test_caption_columns_end_at_a_gap():
+    there = {"a.caption.c.0", "a.caption.c.1", "a.caption.c.3", "b.caption.c.0", "caption.c"}
+    assert kn.caption_columns(there, "a", "c") == ["a.caption.c.0", "a.caption.c.1"]
+    assert kn.caption_columns(there, "a", "d") == []
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e5])

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loader_store import CLASSES, CONFIG, MIXING, ROWS, TEACHERS, VIEWS, WordCounter
 
-from understudy.core.errors import ConfigError, DataError
+from understudy.core.errors import CardError, ConfigError, DataError
 from understudy.data.knowledge import from_bfloat16, to_bfloat16
 from understudy.data.loader import (
     Captions,
@@ -46,12 +46,12 @@ def shuffled(batch_size: int = 8, **options) -> ShuffledSampler:
     return ShuffledSampler(ROWS, batch_size, 3, **{"num_views": VIEWS, **options})
 
 
-def all_fields() -> list:
+def all_fields(pick: str = "random") -> list:
     tokenize = WordCounter()
     return [
         Images(size=16, view_set="main"),
         Texts(tokenize=tokenize, context=6),
-        Captions(captioner="coca", tokenize=tokenize),
+        Captions(captioner="coca", tokenize=tokenize, pick=pick),
         TeacherEmbeddings(teachers=("ta", "tb"), captions="coca"),
         TopK(teacher="ens", k=3, num_classes=CLASSES),
         Labels(),
@@ -154,17 +154,17 @@ def test_a_batch_is_one_take_of_the_columns_it_uses(store, monkeypatch):
         calls.append(list(columns))
         return take(self, rows, columns)
 
-    loader = Loader(store, shuffled(), all_fields(), workers=0)
+    loader = Loader(store, shuffled(), all_fields("epoch"), workers=0)
     monkeypatch.setattr(type(store), "take", counted)
     view = shuffled().batch(2).view
-    loader.load(2)
+    s = int(loader.load(2)["syn_texts"][0, 3]) - 1
     assert len(calls) == 1
     assert sorted(calls[0]) == sorted(
         [
             *("image", "text", "label", "id", "caption.coca", "feature.enc.image"),
             f"view.main.{view}",
             *(f"{t}.image.main.{view}" for t in TEACHERS),
-            *(f"{t}.{k}" for t in TEACHERS for k in ("text", "caption.coca")),
+            *(f"{t}.{k}" for t in TEACHERS for k in ("text", f"caption.coca.{s}")),
             f"ens.topk.main.{view}",
         ]
     )
@@ -242,7 +242,7 @@ def test_reads_cover_the_steps_and_stay_in_their_epoch(start, count, size, epoch
 def test_reading_ahead_is_one_take_an_epoch_and_view(store, monkeypatch):
     calls: list[list[str]] = []
     take = type(store).take
-    loader = Loader(store, shuffled(), all_fields())
+    loader = Loader(store, shuffled(), all_fields("epoch"))
     monkeypatch.setattr(
         type(store), "take", lambda self, r, c: (calls.append(list(c)), take(self, r, c))[1]
     )
@@ -352,24 +352,37 @@ def test_random_captions_are_uniform(store):
     assert ((counts - 240) ** 2 / 240).sum() < 9.2  # chi square, 2 degrees, 1%
 
 
-def test_embeddings_of_captions_in_columns_of_their_own(tmp_path, monkeypatch):
-    store = Store.create(tmp_path / "s", [made.payload()])
-    rows = np.arange(ROWS)
-    for s in range(3):
-        values = made.encode_embeddings(made.embedding("ta", "caption", s, rows))
-        made.fill(store, f"ta.caption.coca.{s}", values, made.embedding_config([6]))
-    texts = made.pa.array([[made.caption(r, s) for s in range(3)] for r in rows])
-    made.fill(store, "caption.coca", texts, {})
-    for pick in ("random", "epoch"):
-        fields = [
-            Captions(captioner="coca", tokenize=WordCounter(), pick=pick),
-            TeacherEmbeddings(teachers=["ta"], images=False, texts=False, captions="coca"),
-        ]
-        batch = Loader(store, shuffled(), fields).load(1)
+@pytest.mark.parametrize("pick", ["random", "epoch"])
+def test_only_the_picked_captions_are_read(store, monkeypatch, pick):
+    fields = [
+        Captions(captioner="coca", tokenize=WordCounter(), pick=pick),
+        TeacherEmbeddings(teachers=["ta", "tb"], images=False, texts=False, captions="coca"),
+    ]
+    loader = Loader(store, shuffled(), fields, workers=0)
+    takes, take = [], Store.take
+
+    def watch(self, rows, columns):
+        takes.append((set(np.asarray(rows).tolist()), list(columns)))
+        return take(self, rows, columns)
+
+    monkeypatch.setattr(Store, "take", watch)
+    picked: dict[int, set[int]] = {s: set() for s in range(3)}
+    for batch in loader(0, 3):  # an epoch, which is one read
         for j, row in enumerate(batch["rows"].tolist()):
             s = int(batch["syn_texts"][j, 3]) - 1
-            expected = stored("ta", made.embedding("ta", "caption", s, np.array([row])))[0]
-            np.testing.assert_array_equal(batch["teacher_syn_texts"][0][j].numpy(), expected)
+            picked[s].add(row)
+            for teacher, values in zip(("ta", "tb"), batch["teacher_syn_texts"], strict=True):
+                said = made.embedding(teacher, "caption", s, np.array([row]))
+                np.testing.assert_array_equal(values[j].numpy(), stored(teacher, said)[0])
+    read = [(rows, c) for rows, names in takes for c in names if ".caption." in c]
+    used = [s for s in range(3) if picked[s]]
+    assert len(used) == (3 if pick == "random" else 1)
+    assert sorted(c for _, c in read) == [
+        f"{t}.caption.coca.{s}" for t in ("ta", "tb") for s in used
+    ]
+    assert all(rows == picked[int(c[-1])] for rows, c in read)
+    # both teachers' columns come with one take
+    assert sum(any(".caption." in c for c in names) for _, names in takes) == len(used)
 
 
 def test_bad_input_long_captions_are_cut_and_counted(store):
@@ -628,11 +641,44 @@ def test_bad_input_captions_that_do_not_match_their_embeddings(tmp_path):
         DataError, match=r"row 6 \(id 'sample-6'\) has 0 captions, expected at least"
     ):
         Loader(store, sampler, [field]).load(0)
-    values = made.encode_embeddings(np.zeros((ROWS, 2, 6), np.float32))
-    made.fill(store, "ta.caption.coca", values, made.embedding_config([2, 6]))
+    values = made.encode_embeddings(np.zeros((ROWS, 6), np.float32))
+    for s in range(2):
+        made.fill(store, f"ta.caption.coca.{s}", values, made.embedding_config([6]))
     teacher = TeacherEmbeddings(teachers=["ta"], images=False, texts=False, captions="coca")
     with pytest.raises(DataError, match=r"row 5 .*has 1 captions, expected 2, one an embedding"):
         Loader(store, sampler, [field, teacher]).load(0)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"place": 0}, "'ta.caption.coca.1' is about place 0, expected 1"),
+        ({"captioner": "blip"}, "'ta.caption.coca.1' is about captioner 'blip', expected 'coca'"),
+        ({"captions": "new"}, r"differs in config\.captions \('new'\) from the captions before"),
+        ({"shape": [3, 2]}, r"differs in config\.shape \(\[3, 2\]\) from the captions before"),
+    ],
+)
+def test_bad_input_caption_columns_that_do_not_belong_together(tmp_path, config, message):
+    store = Store.create(tmp_path / "s", [made.payload()])
+    values = made.encode_embeddings(np.zeros((ROWS, 6), np.float32))
+    for s, more in enumerate(({}, config)):
+        about = {**made.embedding_config([6]), "captioner": "coca", "place": s, "captions": "old"}
+        made.fill(store, f"ta.caption.coca.{s}", values, {**about, **more})
+    teacher = TeacherEmbeddings(teachers=["ta"], images=False, texts=False, captions="coca")
+    with pytest.raises(CardError, match=message):
+        Loader(store, SequentialSampler(ROWS, 12), [teacher])
+
+
+def test_bad_input_caption_without_an_embedding(tmp_path):
+    store = Store.create(tmp_path / "s", [made.payload()])
+    values = made.encode_embeddings(np.zeros((ROWS, 6), np.float32))
+    made.fill(store, "ta.caption.coca.0", values, made.embedding_config([6]))
+    made.fill(store, "ta.caption.coca.1", values[:20], made.embedding_config([6]))
+    teacher = TeacherEmbeddings(teachers=["ta"], images=False, texts=False, captions="coca")
+    with pytest.raises(DataError, match=r"ta.caption.coca.1' is not filled in 4 .*first in row 20"):
+        Loader(store, SequentialSampler(ROWS, 12), [teacher])
+    rows = SequentialSampler(np.arange(20), 10)
+    assert len(Loader(store, rows, [teacher]).load(0)["teacher_syn_texts"][0]) == 10
 
 
 def test_bad_input_worker_that_dies(store):

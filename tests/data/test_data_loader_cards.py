@@ -100,7 +100,7 @@ RESIZED = ViewConfig(size=16, transforms={"resize": {}})
         (
             [TeacherEmbeddings(teachers=["ta"], images=False, texts=False, captions="blip")],
             DataError,
-            "has no column 'ta.caption.blip'",
+            "has no column 'ta.caption.blip.0'",
         ),
         (
             [
@@ -109,7 +109,7 @@ RESIZED = ViewConfig(size=16, transforms={"resize": {}})
                 )
             ],
             CardError,
-            r"'tb.caption.coca' holds \[3, 4\] numbers a row, expected one vector of 9",
+            r"tb.caption.coca.0.*config.shape: expected \[9\], found \[4\]",
         ),
         # top-K
         (

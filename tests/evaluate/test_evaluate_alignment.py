@@ -15,14 +15,14 @@ def draw(count=80, width=6, seed=0):
     return np.random.default_rng(seed).standard_normal((count, width))
 
 
-def hsic_slow(k, l):
+def hsic_slow(k, m):
     """Song et al. 2012, eq. 5, with the matrices written out."""
     n = len(k)
-    k, l = (m - np.diag(np.diag(m)) for m in (k, l))
+    k, m = (v - np.diag(np.diag(v)) for v in (k, m))
     one = np.ones(n)
-    third = 2 / (n - 2) * one @ k @ l @ one
-    second = (one @ k @ one) * (one @ l @ one) / ((n - 1) * (n - 2))
-    return (np.trace(k @ l) + second - third) / (n * (n - 3))
+    third = 2 / (n - 2) * one @ k @ m @ one
+    second = (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2))
+    return (np.trace(k @ m) + second - third) / (n * (n - 3))
 
 
 @pytest.mark.parametrize("debiased", [False, True])
@@ -35,15 +35,15 @@ def test_equal_geometry_gives_one(debiased):
 def test_plain_equals_the_kernel_form():
     x, y = draw(), draw(seed=1)[:, :4] + draw()[:, :4]
     centre = np.eye(80) - 1 / 80
-    k, l = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
-    expected = (k * l).sum() / np.sqrt((k * k).sum() * (l * l).sum())
+    k, m = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
+    expected = (k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum())
     assert linear_cka(x, y) == pytest.approx(expected)
 
 
 def test_debiased_equals_unbiased_hsic_of_full_matrices():
     x, y = draw(30), draw(30, 4, 1) + draw(30)[:, :4]
-    k, l = x @ x.T, y @ y.T
-    expected = hsic_slow(k, l) / np.sqrt(hsic_slow(k, k) * hsic_slow(l, l))
+    k, m = x @ x.T, y @ y.T
+    expected = hsic_slow(k, m) / np.sqrt(hsic_slow(k, k) * hsic_slow(m, m))
     assert linear_cka(x, y, debiased=True) == pytest.approx(expected)
 
 

@@ -214,7 +214,7 @@ def test_seed_decides_the_weights_and_leaves_the_global_generator_alone():
 
 
 class Tower(nn.Module):
-    """Batch normalisation and dropout: what changes silently in a tower that is only called frozen."""
+    """Batch normalisation and dropout: what moves in a tower that is only called frozen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -318,6 +318,13 @@ def test_lsa_table_holds_the_right_singular_vectors_of_tfidf():
     tokens, mask = tower(NgramTokenizer(config)(CORPUS[:2]))
     pooled = tokens.sum(1) / mask.sum(1, keepdim=True)
     assert torch.allclose(pooled, (dense[:2] @ tower.table.double()).float(), atol=1e-5)
+
+
+def test_unknown_words_share_an_id_where_there_is_one():
+    words = {"kind": "words", "orders": (1, 1), "grams": 1}
+    tokenizer = NgramTokenizer(NgramConfig(vocabulary=("<unk>", "cat"), **words))
+    assert tokenizer.tokens("cat zebra") == [[2], [1]]
+    assert NgramTokenizer(NgramConfig(vocabulary=("cat",), **words)).tokens("cat zebra") == [[1]]
 
 
 def test_char_ngrams_are_stable_and_share_parts():

@@ -22,6 +22,13 @@ def captions(store, name="cap"):
     return store.take(range(store.num_rows), [f"caption.{name}"]).column(0).to_pylist()
 
 
+def embedded(store, count=3):
+    """Return the embeddings of all captions, float32 [N, count, D]."""
+    columns = [f"words.caption.cap.{s}" for s in range(count)]
+    each = [decode_embeddings(store.array(c), store.card(c).config) for c in columns]
+    return np.stack(each, axis=1)
+
+
 def captioner(function=say, name="cap"):
     return {name: FunctionTeacher(name, {"caption": function})}
 
@@ -31,12 +38,15 @@ def test_captions_and_their_embeddings(tmp_path):
     report = reinforce(store, BASE, teachers={**captioner(), **WORDS})
     found = captions(store)
     assert all(len(row) == 3 for row in found)
-    card = store.card("words.caption.cap")
-    values = decode_embeddings(store.array("words.caption.cap"), card.config)
+    values = embedded(store)
     assert values.shape == (20, 3, 27)
     expected = WORDS["words"].embed_texts([t for row in found for t in row]).reshape(20, 3, 27)
     assert np.abs(values - expected).max() < 1e-3
-    assert report.columns == ["caption.cap", "words.text", "words.caption.cap"]
+    each = [f"words.caption.cap.{s}" for s in range(3)]
+    assert report.columns == ["caption.cap", "words.text", *each]
+    assert [store.card(c).config["place"] for c in each] == [0, 1, 2]
+    # one job fills them all: their cards share its seconds
+    assert len({store.card(c).seconds for c in each}) == 1
     assert verify(store, BASE, teachers={**captioner(), **WORDS}) == []
     # the same whatever the units and batches, another for another seed
     other = make_store(tmp_path / "o", 20)
@@ -124,12 +134,12 @@ def test_the_expression_chooses_captioners(tmp_path):
     reinforce(store, BASE, teachers=both)
     chosen = replace(BASE, caption_columns="str.*")
     reinforce(store, chosen, teachers=WORDS)
-    assert store.has("words.caption.strong")
-    assert not store.has("words.caption.weak")
+    assert store.has("words.caption.strong.2")
+    assert not store.has("words.caption.weak.0")
     reinforce(store, replace(BASE, caption_columns=""), teachers=WORDS)
-    assert not store.has("words.caption.weak")
+    assert not store.has("words.caption.weak.0")
     reinforce(store, replace(BASE, caption_columns="weak|strong"), teachers=WORDS)
-    assert store.has("words.caption.weak")
+    assert store.has("words.caption.weak.0")
 
 
 def test_bad_input_caption_expression(tmp_path):
@@ -156,10 +166,40 @@ def test_captions_of_another_captioner_make_other_embeddings(tmp_path):
     with pytest.raises(CardError, match=r"differs in config\.captions"):
         reinforce(store, BASE, teachers=WORDS)
     reinforce(store, again, teachers=WORDS)
-    card = store.card("words.caption.cap")
-    values = decode_embeddings(store.array("words.caption.cap"), card.config)
-    expected = WORDS["words"].embed_texts(["thing 0"])[0]
-    assert np.abs(values[0, 0] - expected).max() < 1e-3
+    values = embedded(store)
+    for s in range(3):
+        expected = WORDS["words"].embed_texts([f"thing {s}"])[0]
+        assert np.abs(values[0, s] - expected).max() < 1e-3
+
+
+def test_fewer_captions_leave_no_embeddings_behind(tmp_path):
+    store = make_store(tmp_path / "s", 8)
+    reinforce(store, BASE, teachers={**captioner(), **WORDS})
+    fewer = replace(BASE, captions=1, overwrite=True)
+    report = reinforce(store, fewer, teachers={**captioner(), **WORDS})
+    assert report.columns[-1] == "words.caption.cap.0"
+    assert [c for c in store.columns if ".caption." in c] == ["words.caption.cap.0"]
+    fresh = make_store(tmp_path / "f", 8)
+    reinforce(fresh, replace(fewer, overwrite=False), teachers={**captioner(), **WORDS})
+    assert store.content_hash() == fresh.content_hash()
+
+
+def test_a_dropped_column_is_embedded_again(tmp_path):
+    asked = []
+
+    def embed(texts):
+        asked.extend(texts)
+        return text_embedding(texts)
+
+    teachers = {**captioner(), "words": FunctionTeacher("words", {"embed_texts": embed})}
+    store = make_store(tmp_path / "s", 8)
+    reinforce(store, BASE, teachers=teachers)
+    whole = store.content_hash()
+    store.drop("words.caption.cap.1")
+    asked.clear()
+    reinforce(store, BASE, teachers=teachers)
+    assert asked == [row[1] for row in captions(store)]
+    assert store.content_hash() == whole
 
 
 def test_bad_input_rows_with_other_numbers_of_captions(tmp_path):

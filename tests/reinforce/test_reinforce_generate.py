@@ -340,7 +340,7 @@ def test_plan_counts_without_writing(tmp_path, clip_path):
     stride = ViewPipeline(VIEWS).stride
     assert costs["bytes_per_row"] == (3 + 1 + 2) * 16 * 2 + 3 * stride
     assert costs["bytes"] == 20 * (costs["bytes_per_row"] + 2 * 64)
-    assert costs["columns"]["a.caption.cap"] == 20
+    assert costs["columns"]["a.caption.cap.0"] == costs["columns"]["a.caption.cap.1"] == 20
     reinforce(store, config, teachers=teachers)
     after = plan(store, config, teachers=teachers)
     assert after["todo_rows"] == 0

@@ -28,22 +28,18 @@ def _summary(text: str | None) -> str:
 def recipes(argv: Sequence[str], prog: str) -> None:
     """Parse and run `recipes`."""
 
-    def command(json_: bool = False) -> None:
-        """List the recipes: name, paper, verdicts of the stored claims.
-
-        Args:
-            json_: print JSON.
-        """
+    def command() -> None:
+        """List the recipes: name, paper, arXiv number; `--json` prints JSON."""
         from understudy.recipes import PAPERS, RECIPES
 
         rows = [(name, *PAPERS[name]) for name in RECIPES]
-        if json_:
+        if as_json:
             print(json.dumps([{"name": n, "paper": t, "arxiv": a} for n, t, a in rows], indent=2))
         else:
             print(table(rows, ("recipe", "paper", "arXiv")))
 
-    argv = ["--json-" if word == "--json" else word for word in argv]
-    parse(command, argv, prog)
+    as_json, rest = take_flag(argv, "--json")
+    parse(command, rest, prog)
 
 
 def show(argv: Sequence[str], prog: str) -> None:

@@ -37,6 +37,8 @@ def check_choice(value: str, valid: Collection[str], where: str) -> None:
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
+    if kind is Any:
+        return value
     origin = typing.get_origin(kind)
     arguments = typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):

@@ -6,7 +6,7 @@
 | `<teacher>.image.<set>.<k>` | that teacher's embedding of that view, `[D]` |
 | `<teacher>.text` | its embedding of the sample's own text, `[D]` |
 | `caption.<captioner>` | synthetic captions, a list of strings |
-| `<teacher>.caption.<captioner>` | embeddings of those captions, `[n, D]` |
+| `<teacher>.caption.<captioner>.<s>` | its embedding of the s-th of those captions, `[D]` |
 | `<teacher>.topk.<set>.<k>` | the K largest probabilities and their class ids |
 | `feature.<encoder>.<modality>` | frozen features, `[D]`, or padded tokens `[T, D]` |
 
@@ -17,7 +17,8 @@ column is one fixed-size list, so that reading a row is arithmetic; the card's `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import count, takewhile
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,19 @@ def captions_column(captioner: str) -> str:
     return f"caption.{captioner}"
 
 
-def caption_column(teacher: str, captioner: str) -> str:
-    """Return the column of a teacher's embeddings of a captioner's captions."""
-    return f"{teacher}.caption.{captioner}"
+def caption_column(teacher: str, captioner: str, s: int) -> str:
+    """Return the column of a teacher's embeddings of a captioner's s-th captions.
+
+    Each caption has a column of its own, so that an epoch that uses one caption of a row reads no
+    other.
+    """
+    return f"{teacher}.caption.{captioner}.{s}"
+
+
+def caption_columns(there: Collection[str], teacher: str, captioner: str) -> list[str]:
+    """Return the columns that there are of `caption_column`, for s = 0, 1, ... up to a gap."""
+    names = (caption_column(teacher, captioner, s) for s in count())
+    return list(takewhile(there.__contains__, names))
 
 
 def topk_column(teacher: str, view_set: str, k: int) -> str:

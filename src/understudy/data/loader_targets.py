@@ -12,6 +12,7 @@ from understudy.core.errors import CardError, ConfigError
 from understudy.data.card import Card
 from understudy.data.knowledge import (
     caption_column,
+    caption_columns,
     image_column,
     text_column,
 )
@@ -81,10 +82,8 @@ class _Column:
     def __init__(self, key: str, view: bool = False, captioner: str | None = None) -> None:
         self.key, self.view, self.captioner = key, view, captioner
         self.names: dict[int, str] = {}
-        """Column by view, or by caption when each has its own; {0: ...} otherwise."""
+        """Column by view or by caption; {0: ...} for the samples' own texts."""
         self.config: dict[str, Any] = {}
-        self.count = 0
-        """Captions in one cell; 0 when a cell holds one embedding."""
 
 
 class EmbeddingReader:
@@ -156,24 +155,13 @@ class EmbeddingReader:
 
     def _captions(self, teacher: str, captioner: str) -> _Column:
         part = _Column("teacher_syn_texts", captioner=captioner)
-        whole = caption_column(teacher, captioner)
-        single = [f"{whole}.{s}" for s in range(len(self.binding.store.columns))]
-        single = single[: next(i for i, c in enumerate([*single, ""]) if not self._has(c))]
-        if single and not self._has(whole):
-            # One column a caption: only the picked one is read.
-            for s, column in enumerate(single):
-                part.names[s], part.config = column, self._vector(teacher, column).config
-            count = len(single)
-        else:
-            card = self.binding.card(whole, **self._expected(teacher))
-            shape, width = card.config["shape"], self._width(teacher)
-            if len(shape) != 2 or width not in (None, shape[1]):
-                raise CardError(
-                    f"column '{whole}' holds {shape} numbers a row, expected one vector of "
-                    f"{width or 'any width'} for each caption: ask for the teacher that wrote it."
-                )
-            part.names[0], part.count, count = whole, shape[0], shape[0]
-            part.config = {**card.config, "shape": shape[1:]}
+        columns = caption_columns(self.binding.store.columns, teacher, captioner)
+        # Without any, the first one is missing, and the error says so.
+        for s, column in enumerate(columns or [caption_column(teacher, captioner, 0)]):
+            config = self._vector(teacher, column).config
+            check_caption(column, config, captioner, s, part.config)
+            part.names[s], part.config = column, config
+        count = len(columns)
         known = self.binding.counts.setdefault(captioner, count)
         if known != count:
             raise CardError(
@@ -181,9 +169,6 @@ class EmbeddingReader:
                 f"one of {known}: embed the captions again with both."
             )
         return part
-
-    def _has(self, column: str) -> bool:
-        return bool(column) and self.binding.store.has(column)
 
     def wants(self, plan: Plan) -> list[Want]:
         """Ask for the columns of the views and captions in use."""
@@ -198,19 +183,15 @@ class EmbeddingReader:
     def _groups(self, plan: Plan, column: _Column) -> list[tuple[int, np.ndarray | None]]:
         if column.view:
             return plan.by_view()
-        if len(column.names) == 1:
+        if column.captioner is None or len(column.names) == 1:
             return [(0, None)]
-        picked = self._picked(plan, column)
+        counts = np.full(len(plan.rows), len(column.names), np.int64)
+        pick = self.binding.picks.get(column.captioner, "random")
+        picked = pick_captions(plan, column.captioner, pick, counts)
         kinds = np.unique(picked)
         if len(kinds) == 1:
             return [(int(kinds[0]), None)]
         return [(int(s), np.flatnonzero(picked == s)) for s in kinds]
-
-    def _picked(self, plan: Plan, column: _Column) -> np.ndarray:
-        captioner = column.captioner or ""
-        counts = np.full(len(plan.rows), column.count or len(column.names), np.int64)
-        pick = self.binding.picks.get(captioner, "random")
-        return pick_captions(plan, captioner, pick, counts)
 
     def make(self, plan: Plan, got: list[Cells]) -> dict[str, Any]:
         """Return lists of float32 `[B, D_k]`."""
@@ -233,11 +214,7 @@ class EmbeddingReader:
     ) -> np.ndarray:
         out = None
         for (_, places), cells in zip(groups, found, strict=True):
-            stored = cells.numpy()
-            if column.count > 1:
-                each = stored.reshape(len(stored), column.count, -1)
-                stored = each[np.arange(len(each)), self._picked(plan, column)]
-            values = vectors(stored, column.config)
+            values = vectors(cells.numpy(), column.config)
             if places is None:
                 return values
             if out is None:
@@ -255,6 +232,30 @@ class EmbeddingReader:
             "captions": field.captions,
             "shuffle_targets": field.shuffle_targets,
         }
+
+
+def check_caption(
+    column: str, config: dict[str, Any], captioner: str, s: int, before: dict[str, Any]
+) -> None:
+    """Refuse embeddings of another captioner or place, or of other captions than those before.
+
+    Cards say `captioner`, `place` and `captions`, the hash of the captions' card; released data
+    have no `captions`.
+    """
+    for name, wanted in (("captioner", captioner), ("place", s)):
+        found = config.get(name, wanted)
+        if found != wanted:
+            raise CardError(
+                f"column '{column}' is about {name} {found!r}, expected {wanted!r}: the column was "
+                "renamed by hand; reinforce again."
+            )
+    for name in ("shape", "dtype", "captions"):
+        if before and config.get(name) != before.get(name):
+            raise CardError(
+                f"column '{column}' differs in config.{name} ({config.get(name)!r}) from the "
+                f"captions before it ({before.get(name)!r}): embed the captions of '{captioner}' "
+                "again with overwrite."
+            )
 
 
 def check_view(binding: Binding, card: Card, view_set: str, k: int) -> None:

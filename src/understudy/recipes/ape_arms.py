@@ -181,12 +181,16 @@ class Pairing:
         )
         return image, replace(text, placement="tokens") if self.tokens else text
 
+    @property
+    def dim(self) -> int:
+        """Width of the shared space."""
+        kept = [m.in_dim for m in self.modalities() if m.head.kind == "identity"]
+        return self.config.dim or (kept[0] if kept else 256)
+
     def model(self) -> nn.Module:
         """Return the arm's model with fresh heads."""
-        sides = self.modalities()
-        bound = [m.in_dim for m in sides if m.head.kind == "identity"]
-        dim = bound[0] if bound and not self.config.dim else self.config.dim or 256
-        aligner = Aligner(AlignerConfig(dim=dim, modalities=sides), seed=self.seed)
+        config = AlignerConfig(dim=self.dim, modalities=self.modalities())
+        aligner = Aligner(config, seed=self.seed)
         if self._text_tower is None:
             return aligner
         towers = {"text": self._text_tower}

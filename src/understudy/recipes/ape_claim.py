@@ -65,7 +65,6 @@ def _pairing(arm: str, seed: int, context: Context) -> tuple[str, Pairing]:
         depth=settings["depth"],
         hidden=settings["hidden"],
         dropout=settings["dropout"],
-        **settings.get("head", {}),
     )
     own = {"shuffled": "ape", "curated": "ape", "uncurated": "ape"}.get(kind, kind)
     arms = ArmConfig(

@@ -119,8 +119,8 @@ def _select(
         mine = (names == source) & usable
         parts.append(select_top(relevance, len(drawn), usable=mine, **common))
     order = np.argsort(np.concatenate([p.rows for p in parts]))
-    joined = (
+    rows, classes, scores = (
         np.concatenate([getattr(p, f) for p in parts])[order] for f in ("rows", "classes", "scores")
     )
     quota = balanced_quota(config.total, relevance.shape[1])
-    return Selection(*joined, quota), {s: len(d) for s, d in shares.items()}
+    return Selection(rows, classes, scores, quota), {s: len(d) for s, d in shares.items()}

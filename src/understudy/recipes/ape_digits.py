@@ -35,7 +35,7 @@ from understudy.train.loop import fit
 from understudy.train.pretext import TURNS, PretextBatches, PretextStep
 
 SIZE = 16
-PIXELS = Preprocess(size=SIZE, mean=(0.5,) * 3, std=(0.25,) * 3)
+PIXELS = Preprocess(size=SIZE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 CONV = ConvConfig(image_size=SIZE, channels=(16, 32, 64), strides=(2, 2, 2))
 LOOPS = np.array([1, 0, 0, 0, 0, 0, 1, 0, 2, 1])
 """Closed loops of each digit: with parity, the labels of pretraining."""

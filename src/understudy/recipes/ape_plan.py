@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from understudy.core.config import check_choice
 from understudy.core.errors import ConfigError
 from understudy.evaluate.plans import Plan, add_cost, hours_for, inference_flop
+from understudy.models.multimodal.aligner_config import Modality
 from understudy.models.multimodal.heads import HeadConfig, head_parameters
+from understudy.train.config import TrainConfig
 
 PAPER = "2210.03927"
 PEAK_FLOP_PER_S, UTILISATION = 312e12, 0.35
@@ -96,6 +98,34 @@ SIZES: Mapping[str, Budget] = {
 }
 
 
+def budget_of(
+    sides: Sequence[Modality], dim: int, train: TrainConfig, pairs: int, tokens: int, itemsize: int
+) -> Budget:
+    """Return the budget of a run.
+
+    Args:
+        sides: image and text, with their heads.
+        dim: width of the shared space.
+        train: steps and batch.
+        pairs: how many are trained on.
+        tokens: cached tokens a caption; 0 for pooled vectors.
+        itemsize: bytes per cached number.
+    """
+    image, text = sides
+    return Budget(
+        pairs=pairs,
+        image_dim=image.in_dim,
+        text_dim=text.in_dim,
+        batch=min(train.batch_size or pairs, pairs),
+        steps=train.steps,
+        dim=dim,
+        tokens=int(tokens),
+        image_head=image.head,
+        text_head=text.head,
+        itemsize=itemsize,
+    )
+
+
 def add_budget(made: Plan, budget: Budget) -> None:
     """Append the rows of a run's budget; what `run` writes before it trains."""
     image, text = budget.head_parameters
@@ -115,10 +145,11 @@ def add_budget(made: Plan, budget: Budget) -> None:
         "training", budget.steps * (budget.head_flop + budget.logit_flop), "FLOP",
         formula=f"{budget.steps:,} steps of {budget.batch:,}",
     )  # fmt: skip
-    once = inference_flop(budget.encoder_macs, budget.pairs)
-    seen = inference_flop(budget.encoder_macs, budget.steps * budget.batch)
-    made.add("encoders, each pair once (cached)", once, "FLOP", formula="2 x MAC x N")
-    made.add("encoders, at every step (uncached)", seen, "FLOP", formula="2 x MAC x steps x B")
+    if budget.encoder_macs:
+        once = inference_flop(budget.encoder_macs, budget.pairs)
+        seen = inference_flop(budget.encoder_macs, budget.steps * budget.batch)
+        made.add("encoders, each pair once (cached)", once, "FLOP", formula="2 x MAC x N")
+        made.add("encoders, at every step (uncached)", seen, "FLOP", formula="2 x MAC x steps x B")
     if budget.batch > 8000:
         made.notes.append("above 8,000 pairs a batch, split the logits (chunk).")
     made.notes.append(

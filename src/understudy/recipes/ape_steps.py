@@ -15,7 +15,7 @@ from understudy.core.files import write_json, write_text
 from understudy.core.seeds import rng
 from understudy.curate.alignment import caption_key
 from understudy.curate.relevance import check_classes
-from understudy.data.features import feature_column, read_features
+from understudy.data.features import read_features, token_column
 from understudy.data.sampler_distinct import group_ids
 from understudy.evaluate.alignment import rank_pairs, rank_table
 from understudy.evaluate.plans import Plan
@@ -23,7 +23,7 @@ from understudy.evaluate.retrieval import retrieval_metrics
 from understudy.evaluate.zeroshot import average_prompts, zeroshot_metrics
 from understudy.models.multimodal.aligner import Aligner, load_aligner, save_aligner
 from understudy.recipes.ape_arms import CLOSED, ArmConfig, Pairing
-from understudy.recipes.ape_plan import Budget, add_budget
+from understudy.recipes.ape_plan import add_budget, budget_of
 from understudy.reinforce.encoder_specs import make_encoder
 from understudy.reinforce.features import cache_features, read_inputs
 
@@ -203,21 +203,12 @@ class Steps:
         return pool[self.store.array(column, pool)]
 
     def _budget(self, rows: np.ndarray) -> None:
-        image, text = self.pairing.modalities()
-        train = self.config.train
-        tokens = self.encoder("text").tokens and self.config.arm == "ape-tokens"
-        column = feature_column(self.encoder("text").name, "text") + ".mask"
-        budget = Budget(
-            pairs=len(rows),
-            image_dim=image.in_dim,
-            text_dim=text.in_dim,
-            tokens=self.store.card(column).config["shape"][0] if tokens else 0,
-            batch=min(train.batch_size or len(rows), len(rows)),
-            steps=train.steps,
-            dim=self.config.dim or image.in_dim,
-            image_head=image.head,
-            text_head=text.head,
-            itemsize=4 if self.config.dtype == "float32" else 2,
+        text = self.encoder("text")
+        column = token_column(text.name, "text")
+        tokens = self.pairing.tokens and self.store.card(column).config["shape"][0]
+        size = 4 if self.config.dtype == "float32" else 2
+        budget = budget_of(
+            self.pairing.modalities(), self.pairing.dim, self.config.train, len(rows), tokens, size
         )
         plan = Plan(recipe="ape", scale="this run")
         add_budget(plan, budget)
@@ -305,5 +296,7 @@ class Steps:
             labels = self.store.array(config.labels, rows)
             known = (labels >= 0) & (labels < len(self.classes))
             if known.any():
-                found["zeroshot"] = zeroshot_metrics(images[known], labels[known], weights)
+                found["zeroshot"] = zeroshot_metrics(
+                    images[np.flatnonzero(known)], labels[known], weights
+                )
         return to_dict(found)

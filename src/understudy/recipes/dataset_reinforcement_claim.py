@@ -18,16 +18,23 @@ from understudy.evaluate.claims import Arm, Claim, Context
 
 STUDENT, TINY, TEACHER = "cnn-small", "cnn-tiny", "cnn-teacher"
 VIEWS: dict[str, dict[str, Any]] = {
+    "random_resized_crop": {"scale": [0.25, 1.0]},
+    "rand_augment": {},
+    "random_erase": {"p": 0.25},
+}
+"""RA/RE views of all students, not mirrored (digits), with a crop that keeps some of the digit."""
+
+TEACHER_VIEWS: dict[str, dict[str, Any]] = {
     "random_resized_crop": {"scale": [0.6, 1.0]},
     "rand_augment": {"magnitude": 5},
     "random_erase": {"p": 0.25, "scale": [0.02, 0.15]},
 }
-"""Mild RA/RE views: digits must stay readable, and are not mirrored."""
+"""Milder views that the teachers are trained on."""
 
 SETTINGS: dict[str, Any] = {
     "rows": 300,
     "batch": 30,
-    "steps": 600,
+    "steps": 1_200,
     "lr": 0.1,
     "views": 50,
     "kept": 5,
@@ -35,7 +42,7 @@ SETTINGS: dict[str, Any] = {
     "teacher_steps": 700,
     "timing_rounds": 40,
 }
-"""60 passes over 300 images in batches of 30; the rest as in the sheet of the claim."""
+"""120 passes over 300 images in batches of 30."""
 
 ARMS = {
     "erm": "labels smoothed by 0.1, fresh views of the same kind",
@@ -74,7 +81,7 @@ def _teacher(seed: int, k: int, store: Any, folder: Path, settings: Mapping[str,
     config = ClassifierStudentConfig(
         model=TEACHER,
         learn="labels",
-        augment=VIEWS,
+        augment=TEACHER_VIEWS,
         smoothing=0.0,
         rows="split != 'test'",
         train=_budget(settings, settings["teacher_steps"], batch_size=64),
@@ -200,7 +207,7 @@ def price(store: Any, seed: int, context: Context) -> dict[str, float]:
 
 CHECKS: tuple[Check, ...] = (
     Difference(name="reinforced beats plain", metric="top1", better="dr", worse="erm", margin=0.01),
-    Within(name="as good as online", metric="top1", a="dr", b="online-kd", num_se=2.0),
+    Within(name="as good as online", metric="top1", a="dr", b="online-kd", num_se=2.0, floor=0.005),
     AtMost(name="price of a step", metric="step_over_erm", arm="dr", limit=1.15, reduce="median"),
     Difference(
         name="better calibrated",
@@ -244,8 +251,8 @@ CLAIM = Claim(
     metrics=("top1", "ece"),
     checks=CHECKS,
     budget=(
-        "600 steps of 30 images (60 passes over 300) for every student; SGD, cosine; four teachers "
-        "of 198 k parameters, trained once a seed on 900 images"
+        "1,200 steps of 30 images (120 passes over 300) for every student; SGD, cosine; four "
+        "teachers of 198 k parameters, trained once a seed on 900 images"
     ),
     failure=(
         "the 95% interval of reinforced - plain touches 0 or its mean is below a point; a step "

@@ -100,7 +100,7 @@ def setup(context: Context) -> dict[str, Any]:
             changes={"image.channels": teacher["channels"], "text.context_length": CONTEXT},
             captions="real",
             lam=0.0,
-            augment=VIEWS["strong"] if k else VIEWS["weak"],
+            augment=VIEWS["weak"],
             vocab_size=settings["vocab"],
             rows="split = 'teacher'",
             train=_budget(settings, settings["teacher_steps"], settings["teacher_lr"]),

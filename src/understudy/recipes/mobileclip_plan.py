@@ -149,9 +149,9 @@ def _storage(made: Plan, size: _Size) -> None:
     numbers = {"views": size.views, "captions": CAPTIONS, "dim": dim}
     per_pair = embedding_bytes(**numbers)
     stride = ViewPipeline(views("strong", 224)).stride
-    made.add("pairs", size.pairs, "pairs", source=f"{PAPER}, sec. 3")
-    made.add("views per image (J)", size.views, "", source=f"{PAPER}, sec. 3")
-    made.add("captions per image (S)", CAPTIONS, "", source=f"{PAPER}, sec. 3")
+    made.add("pairs", size.pairs, "pairs", source=f"{PAPER}, DataCompDR")
+    made.add("views per image (J)", size.views, "", source=f"{PAPER}, DataCompDR")
+    made.add("captions per image (S)", CAPTIONS, "", source=f"{PAPER}, DataCompDR")
     made.add("teacher numbers per vector", dim, "", formula=" + ".join(TEACHERS))
     made.add(
         "bytes per pair: bfloat16 or float16", per_pair, "B", formula="(J + S + 1) x 1,536 x 2"

@@ -113,7 +113,13 @@ def make_encoder(
 
 
 def _fitted(spec: TeacherSpec, modality: str, inputs: Callable[[], Sequence[Any]]) -> Any:
-    from understudy.models.text.ngrams import NgramConfig, NgramTower, fit_lsa, word_vocabulary
+    from understudy.models.text.ngrams import (
+        UNKNOWN,
+        NgramConfig,
+        NgramTower,
+        fit_lsa,
+        word_vocabulary,
+    )
     from understudy.reinforce.encoders import NgramEncoder, RandomConvEncoder
 
     options = {**FITTED[spec.kind], **spec.options}
@@ -131,7 +137,8 @@ def _fitted(spec: TeacherSpec, modality: str, inputs: Callable[[], Sequence[Any]
         config = NgramConfig(kind="chars", buckets=options["buckets"])
         return NgramEncoder(spec.name, NgramTower(config, options["dim"], options["seed"]))
     corpus = [text for text in inputs() if text and text.strip()]
-    vocabulary = word_vocabulary(corpus, orders=(1, 2))
+    # Words of a single text stand for all that the corpus never saw.
+    vocabulary = (UNKNOWN, *word_vocabulary(corpus, orders=(1, 2), min_count=2))
     config = NgramConfig(kind="words", orders=(1, 2), vocabulary=vocabulary, grams=2)
     tower = fit_lsa(
         corpus, config, options["dim"], seed=options["seed"], whiten=float(options["whiten"])

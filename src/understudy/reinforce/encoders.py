@@ -22,7 +22,7 @@ from understudy.models.multimodal.dual import freeze
 from understudy.models.multimodal.heads import mean_tokens
 from understudy.models.preprocess import Preprocess, fit, to_tensor
 from understudy.models.text.ngrams import NgramTokenizer, NgramTower
-from understudy.reinforce.features import Encoded
+from understudy.reinforce.encoder_base import Encoded
 from understudy.reinforce.teachers.base import Teacher
 
 

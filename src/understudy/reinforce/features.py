@@ -1,6 +1,7 @@
 """Cache what frozen encoders say about a store's rows, as columns with cards.
 
-An encoder is anything with the attributes of `Encoder`; adapters are in `reinforce.encoders`.
+An encoder is anything with the attributes of `encoder_base.Encoder`; adapters are in
+`reinforce.encoders`.
 
     from understudy.reinforce.encoders import TeacherEncoder
     from understudy.reinforce.features import cache_features
@@ -13,17 +14,15 @@ or preprocessing made is refused, with both hashes.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from understudy.core import progress
 from understudy.core.errors import DataError
-from understudy.core.hashing import hash_data
 from understudy.core.provenance import versions
 from understudy.data.card import Card
 from understudy.data.features import check_feature_card, mask_column, token_column
@@ -34,47 +33,19 @@ from understudy.data.knowledge import (
     feature_column,
     fixed_list,
 )
+from understudy.reinforce.encoder_base import (
+    Encoded,
+    Encoder,
+    FeatureWarning,
+    check_frozen_encoder,
+    encode_checked,
+    preprocess_hash,
+)
 
 if TYPE_CHECKING:
     from understudy.data.store import Store
 
-LARGE_NORM = 1e4
-"""Above this length float16, whose largest number is 65,504, is close to overflowing."""
-
-Encoded = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
-"""(pooled [B, D], tokens [B, T, D] or None, mask bool [B, T] or None), float32."""
-
-
-class FeatureWarning(UserWarning):
-    """Features that can be stored but may be not what was wanted."""
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """A frozen encoder of one modality.
-
-    Attributes:
-        name: part of column names.
-        hash: hash of weights and everything else that decides its outputs, but preprocessing.
-        dim: width of its features.
-        tokens: whether `encode` returns tokens and a mask.
-        preprocess: plain data: what its input goes through, tokenizer included.
-    """
-
-    name: str
-    hash: str
-    dim: int
-    tokens: bool
-    preprocess: dict[str, Any]
-
-    def encode(self, batch: Sequence[Any] | np.ndarray) -> Encoded:
-        """Return pooled features, and tokens and mask where it has them."""
-        ...
-
-
-def preprocess_hash(encoder: Encoder) -> str:
-    """Return the hash of what an encoder's input goes through."""
-    return hash_data(encoder.preprocess)
+__all__ = ["CacheReport", "Encoder", "FeatureWarning", "cache_features", "preprocess_hash"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,65 +69,6 @@ class CacheReport:
     truncated: int
     num_bytes: int
     seconds: float
-
-
-def check_frozen_encoder(encoder: Encoder) -> None:
-    """Refuse an encoder whose `module` is in training mode or takes gradients.
-
-    Raises:
-        ModelError: it is.
-    """
-    module = getattr(encoder, "module", None)
-    if module is not None and hasattr(module, "named_modules"):
-        from understudy.models.multimodal.dual import check_frozen
-
-        check_frozen(module, encoder.name)
-
-
-def encode_checked(encoder: Encoder, batch: Any, names: Sequence[str], dtype: str) -> Encoded:
-    """Encode a batch and refuse or warn about what must not be cached.
-
-    Args:
-        encoder: who is asked.
-        batch: its input.
-        names: what to call each item in messages.
-        dtype: how it will be stored; float16 may overflow.
-
-    Raises:
-        DataError: wrong shapes, NaN, infinity, a zero vector, or a text that is all padding.
-    """
-    pooled, tokens, mask = encoder.encode(batch)
-    where = f"encoder '{encoder.name}'"
-    if pooled.shape != (len(names), encoder.dim):
-        raise DataError(
-            f"{where}: features of shape {list(pooled.shape)}, expected "
-            f"[{len(names)}, {encoder.dim}]."
-        )
-    if encoder.tokens and (tokens is None or mask is None):
-        raise DataError(f"{where}: says that it has tokens, but returned none.")
-    if mask is not None and not mask.any(1).all():
-        raise DataError(f"{where}: {names[int(np.argmin(mask.any(1)))]} is all padding; drop it.")
-    parts = [pooled] if tokens is None or mask is None else [pooled, tokens[mask]]
-    for part in parts:
-        # Names follow pooled rows only; a bad token is found in its pooled vector as well.
-        label = names if len(part) == len(names) else None
-        norms = np.linalg.norm(part.astype(np.float64), axis=1)
-        for bad, what in ((~np.isfinite(norms), "NaN or infinity"), (norms == 0, "a zero vector")):
-            if bad.any() and (part is pooled or what != "a zero vector"):
-                at = int(np.argmax(bad))
-                item = label[at] if label is not None else f"token {at} of the batch"
-                raise DataError(
-                    f"{where}: the features of {item} are {what}; check the sample and the "
-                    "encoder's input range."
-                )
-        if dtype == "float16" and norms.max() > LARGE_NORM:
-            warnings.warn(
-                f"{where}: features of length {norms.max():.3g} (above {LARGE_NORM:g}) are close "
-                "to float16's range; normalise them or cache in bfloat16 or float32.",
-                FeatureWarning,
-                stacklevel=3,
-            )
-    return pooled, tokens, mask
 
 
 def _cards(encoder: Encoder, modality: str, shapes: dict[str, Any], facts: dict) -> list[Card]:
@@ -290,7 +202,7 @@ def _usable_texts(
 ) -> tuple[np.ndarray, int, int]:
     texts = store.take(rows, [column])[column].to_pylist()
     use = np.array([not _is_blank(text) for text in texts], dtype=bool)
-    count = getattr(encoder, "truncated", None)
+    count: Any = getattr(encoder, "truncated", None)
     kept = [text for text, good in zip(texts, use, strict=True) if good]
     truncated = int(count(kept)) if callable(count) else 0
     return rows[use], int((~use).sum()), truncated

@@ -91,6 +91,8 @@ def reinforce(
     report = Report(rows=len(phases.rows), seconds=ledger.seconds)
     for phase in phases.jobs():
         _run(store, config, phase, phases.rows, report, ledger)
+    for column in phases.stale_columns():
+        store.drop(column)
     report.columns = phases.columns()
     report.wall_seconds = time.perf_counter() - start
     return report

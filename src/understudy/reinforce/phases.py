@@ -11,6 +11,7 @@ from understudy.core.errors import CardError, DataError
 from understudy.data.card import Card
 from understudy.data.knowledge import (
     caption_column,
+    caption_columns,
     captions_column,
     image_column,
     text_column,
@@ -129,13 +130,12 @@ class Phases:
             if not self.store.has(column):
                 return None  # written by this run, but not yet: see `everything`
             cards[captioner] = self.store.cards.get(column)
-            first = self.store.take(self.rows[:1], [column]).column(0).to_pylist()[0]
-            if not first:
+            counts[captioner] = self._stored_captions(captioner)
+            if not counts[captioner]:
                 raise DataError(
                     f"row {int(self.rows[0])} has no captions of '{captioner}'; write them for "
                     "all chosen rows, or leave the captioner out with caption_columns."
                 )
-            counts[captioner] = len(first)
         return TextsPhase(
             self.config,
             self.cast.text,
@@ -143,6 +143,35 @@ class Phases:
             captions=counts,
             caption_cards=cards,
         )
+
+    def _stored_captions(self, captioner: str) -> int:
+        """Return how many captions the first chosen row has."""
+        column = captions_column(captioner)
+        return len(self.store.take(self.rows[:1], [column]).column(0).to_pylist()[0] or ())
+
+    def caption_counts(self) -> dict[str, int]:
+        """Return captions a row, stored or to be written, by captioner that is embedded."""
+        own = {c.name for c in self.cast.captioners}
+        return {
+            name: self.config.captions
+            if name in own or not self.store.has(captions_column(name))
+            else self._stored_captions(name)
+            for name in self.captioners
+        }
+
+    def stale_columns(self) -> list[str]:
+        """Return embeddings of captions that rows no longer have: `overwrite` wrote fewer.
+
+        The last comes first: a killed clean-up leaves no gap behind which one could hide.
+        """
+        if not self.config.overwrite:
+            return []
+        found: list[str] = []
+        for captioner, count in self.caption_counts().items():
+            for teacher in self.cast.text:
+                there = caption_columns(self.store.cards, teacher.name, captioner)
+                found += reversed(there[count:])
+        return found
 
     def columns(self) -> list[str]:
         """Return all columns that the configuration asks for, in the order of writing."""
@@ -152,9 +181,11 @@ class Phases:
             found.append(view_column(config.view_set, k))
             found += [image_column(t.name, config.view_set, k) for t in cast.image]
             found += [topk_column(t.name, config.view_set, k) for t in cast.classifiers]
+        counts = self.caption_counts() if cast.text else {}
         for teacher in cast.text:
             found += [text_column(teacher.name)] if self.own_texts else []
-            found += [caption_column(teacher.name, c) for c in self.captioners]
+            for captioner, count in counts.items():
+                found += [caption_column(teacher.name, captioner, s) for s in range(count)]
         return found
 
     def makers(self) -> list[Any]:

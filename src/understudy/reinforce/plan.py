@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from understudy.data.knowledge import captions_column, view_column
+from understudy.data.knowledge import view_column
 from understudy.data.views import ViewPipeline
 from understudy.reinforce.cast import gather
 from understudy.reinforce.config import ReinforceConfig
@@ -76,8 +76,7 @@ def plan(
     phases = Phases(store, config, cast)
     rows = len(phases.rows)
     views = config.num_views if cast.looks else 0
-    stored = _stored_captions(store, config, phases)
-    synthetic = sum(stored.values())
+    synthetic = sum(phases.caption_counts().values())
     dims = {t.name: (t.image_dim, 0) for t in cast.image}
     for teacher in cast.text:
         dims[teacher.name] = (dims.get(teacher.name, (0, 0))[0], teacher.text_dim)
@@ -105,20 +104,6 @@ def plan(
         "bytes": rows * (per_row + written * CAPTION_BYTES),
         "columns": columns,
     }
-
-
-def _stored_captions(store: Store, config: ReinforceConfig, phases: Phases) -> dict[str, int]:
-    """Return captions a row, by captioner whose captions are embedded."""
-    own = {c.name for c in phases.cast.captioners}
-    counts = {}
-    for name in phases.captioners:
-        column = captions_column(name)
-        if name in own or not store.has(column):
-            counts[name] = config.captions
-        else:
-            first = store.take(phases.rows[:1], [column]).column(0).to_pylist()[0]
-            counts[name] = len(first or ())
-    return counts
 
 
 def _calls(

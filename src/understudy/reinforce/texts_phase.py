@@ -61,7 +61,6 @@ class TextsPhase:
         self.own, self.captions = own, dict(captions)
         self.cards: dict[str, Card] = {}
         self.types: dict[str, pa.DataType] = {}
-        self.shapes: dict[str, list[int]] = {}
         found = versions()
         for teacher in self.teachers:
             dim = teacher.text_dim
@@ -73,8 +72,9 @@ class TextsPhase:
                 plan = {"captioner": captioner}
                 if card is not None:
                     plan["captions"] = hash_data(card.identity())
-                column = caption_column(teacher.name, captioner)
-                self._add(column, teacher, [count, dim], plan, found)
+                for s in range(count):
+                    column = caption_column(teacher.name, captioner, s)
+                    self._add(column, teacher, [dim], {**plan, "place": s}, found)
 
     def _add(
         self,
@@ -87,7 +87,6 @@ class TextsPhase:
         config = {**embedding_config(shape, self.config.dtype), **plan}
         self.cards[column] = teacher_card(column, teacher, config, 0, found)
         self.types[column] = embedding_type(shape, self.config.dtype)
-        self.shapes[column] = shape
 
     def only(self, columns: Sequence[str]) -> TextsPhase:
         """Keep some of the columns."""
@@ -99,9 +98,7 @@ class TextsPhase:
         """Read texts and captions."""
         teachers = [t.name for t in self.teachers]
         own = self.own and any(text_column(t) in self.cards for t in teachers)
-        captioners = [
-            c for c in self.captions if any(caption_column(t, c) in self.cards for t in teachers)
-        ]
+        captioners = [c for c in self.captions if any(self._places(t, c) for t in teachers)]
         columns = ["id", *([self.config.text_column] if own else [])]
         columns += [captions_column(c) for c in captioners]
         for block in row_blocks(rows, self.config.batch_size):
@@ -117,7 +114,7 @@ class TextsPhase:
             for captioner in captioners:
                 found = table.column(captions_column(captioner)).to_pylist()
                 self._check_captions(captioner, found, names)
-                data["captions"][captioner] = [text for row in found for text in row]
+                data["captions"][captioner] = found
             batch.ids, batch.data = ids, data
             yield batch
 
@@ -148,16 +145,24 @@ class TextsPhase:
             if column in self.cards:
                 with ledger.time(f"teacher {teacher.name}"):
                     answer.columns[column] = self._embed(teacher, batch.data["texts"], names)
-            for captioner, texts in batch.data["captions"].items():
-                column = caption_column(teacher.name, captioner)
-                if column not in self.cards:
+            for captioner, rows in batch.data["captions"].items():
+                places = self._places(teacher.name, captioner)
+                if not places:
                     continue
-                count = self.captions[captioner]
-                called = [f"{name}, caption {i}" for name in names for i in range(count)]
+                texts = [row[s] for row in rows for s in places]
+                called = [f"{name}, caption {s}" for name in names for s in places]
                 with ledger.time(f"teacher {teacher.name}"):
                     values = self._embed(teacher, texts, called)
-                answer.columns[column] = values.reshape(len(names), count, -1)
+                for s, part in zip(
+                    places, values.reshape(len(names), len(places), -1).swapaxes(0, 1), strict=True
+                ):
+                    answer.columns[caption_column(teacher.name, captioner, s)] = part
         return answer
+
+    def _places(self, teacher: str, captioner: str) -> list[int]:
+        """Return which captions of a row a teacher is to embed."""
+        places = range(self.captions[captioner])
+        return [s for s in places if caption_column(teacher, captioner, s) in self.cards]
 
     def _embed(self, teacher: Teacher, texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
         size = self.config.batch_size

@@ -12,6 +12,7 @@ from understudy.core.errors import DataError
 from understudy.data.card import Card
 from understudy.data.knowledge import (
     caption_column,
+    caption_columns,
     captions_column,
     image_column,
     text_column,
@@ -27,7 +28,7 @@ _IMAGE = re.compile(r"(?P<name>.+)\.image\.(?P<set>[^.]+)\.(?P<k>\d+)")
 _TOPK = re.compile(r"(?P<name>.+)\.topk\.(?P<set>[^.]+)\.(?P<k>\d+)")
 _TEXT = re.compile(r"(?P<name>.+)\.text")
 _CAPTION = re.compile(r"caption\.(?P<name>.+)")
-_CAPTION_EMB = re.compile(r"(?P<name>.+)\.caption\.(?P<captioner>.+)")
+_CAPTION_EMB = re.compile(r"(?P<name>.+)\.caption\.(?P<captioner>.+)\.(?P<s>\d+)")
 PAYLOAD = ("id", "image", "text", "url", "json")
 
 
@@ -41,7 +42,8 @@ class Selection:
         count: number of stored views.
         teachers: width by teacher, in the order of concatenation.
         image, text: whether the teachers embedded the views, the texts.
-        captioners: all captioners; embedded: those whose captions the teachers embedded.
+        captioners: all captioners.
+        embedded: captions a row, by captioner whose captions the teachers embedded.
         topk: teachers with top-K probabilities of every view.
         facts: Arrow type by scalar column.
         cards: cards of everything that is exported.
@@ -55,7 +57,7 @@ class Selection:
     image: bool = False
     text: bool = False
     captioners: list[str] = field(default_factory=list)
-    embedded: list[str] = field(default_factory=list)
+    embedded: dict[str, int] = field(default_factory=dict)
     topk: list[str] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     cards: dict[str, Card] = field(default_factory=dict)
@@ -146,14 +148,16 @@ def _teachers(chosen: Selection, cards: dict[str, Card], wanted: Sequence[str] |
     names = [n for n in names if n in embedders]
     chosen.image = any(image_column(n, chosen.view_set, 0) in cards for n in names)
     chosen.text = any(text_column(n) in cards for n in names)
-    chosen.embedded = [
-        c for c in chosen.captioners if any(caption_column(n, c) in cards for n in names)
-    ]
+    for captioner in chosen.captioners:
+        count = max((len(caption_columns(cards, n, captioner)) for n in names), default=0)
+        if count:
+            chosen.embedded[captioner] = count
     for name in names:
         columns = [image_column(name, chosen.view_set, k) for k in range(chosen.count)]
         columns = columns if chosen.image else []
         columns += [text_column(name)] if chosen.text else []
-        columns += [caption_column(name, c) for c in chosen.embedded]
+        for captioner, count in chosen.embedded.items():
+            columns += [caption_column(name, captioner, s) for s in range(count)]
         for column in columns:
             if column not in cards:
                 raise DataError(

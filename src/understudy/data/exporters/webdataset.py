@@ -136,7 +136,7 @@ class _Plan:
             for uid in batch.column(0).to_pylist()
         )
         # The released layout has one array for all texts; several captioners have one each.
-        self._joined = chosen.text and chosen.embedded == chosen.captioners and len(keys) == 1
+        self._joined = chosen.text and list(chosen.embedded) == chosen.captioners and len(keys) == 1
 
     def write(self, path: Path, rows: range) -> None:
         """Write one tar."""
@@ -170,9 +170,12 @@ class _Plan:
         for captioner in chosen.captioners:
             column = captions_column(captioner)
             known[column] = store.take(rows, [column]).column(0).to_pylist()
-        for captioner in chosen.embedded:
-            values = self._embeddings(rows, lambda t, c=captioner: caption_column(t, c))
-            known[f"{self.keys[captioner]}_emb"] = values
+        for captioner, count in chosen.embedded.items():
+            each = [
+                self._embeddings(rows, lambda t, c=captioner, s=s: caption_column(t, c, s))
+                for s in range(count)
+            ]
+            known[f"{self.keys[captioner]}_emb"] = np.stack(each, axis=1)
         if self._joined:
             own = f"{next(iter(self.keys.values()))}_emb"
             known["text_emb"] = np.concatenate([known["text_emb"], known.pop(own)], axis=1)

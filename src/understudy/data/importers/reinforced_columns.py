@@ -88,10 +88,9 @@ def plan_columns(
         if first.text is not None:
             add_embedding(text_column(teacher), teacher, [width], {})
         for captioner, values in first.caption.items():
-            shape = [len(values), width]
-            add_embedding(
-                caption_column(teacher, captioner), teacher, shape, {"captioner": captioner}
-            )
+            for s in range(len(values)):
+                column = caption_column(teacher, captioner, s)
+                add_embedding(column, teacher, [width], {"captioner": captioner, "place": s})
     for captioner in first.captions:
         add(captions_column(captioner), pa.list_(pa.string()), captioner, {}, {})
     for teacher, (values, _) in first.topk.items():
@@ -132,7 +131,8 @@ def columns_of(
         if text is not None:
             embed(text_column(teacher), text[:, part])
         for captioner, values in caption.items():
-            embed(caption_column(teacher, captioner), values[:, :, part])
+            for s in range(values.shape[1]):
+                embed(caption_column(teacher, captioner, s), values[:, s, part])
     for captioner in first.captions:
         lists = [known.captions[captioner] for known in batch]
         out[captions_column(captioner)] = pa.array(lists, pa.list_(pa.string()))

@@ -27,6 +27,8 @@ from understudy.core.hashing import hash_data
 from understudy.core.seeds import torch_generator
 
 WORD = re.compile(r"\w+|[^\w\s]")
+UNKNOWN = "<unk>"
+"""In a vocabulary of words it stands for words whose n-grams are all missing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +112,7 @@ class NgramTokenizer:
         self.config = config
         self.num_truncated = 0
         self._ids = {gram: i + 1 for i, gram in enumerate(config.vocabulary)}
+        self._unknown = [self._ids[UNKNOWN]] if UNKNOWN in self._ids else []
         self._cache: dict[str, list[int]] = {}
 
     def fingerprint(self) -> str:
@@ -135,10 +138,10 @@ class NgramTokenizer:
         if self.config.kind == "chars":
             return self._chars(words[i])
         found = [self._ids.get(g, 0) for g in _grams_at(words, i, self.config.orders)]
-        return [g for g in found if g][: self.config.grams]
+        return [g for g in found if g][: self.config.grams] or self._unknown
 
     def tokens(self, text: str) -> list[list[int]]:
-        """Return the ids of each word; words that are all unknown are left out."""
+        """Return the ids of each word; unknown ones are left out if there is no id for them."""
         words = split_words(text)
         rows = [self._token(words, i) for i in range(len(words))]
         return [row for row in rows if row]

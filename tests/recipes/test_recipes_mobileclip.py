@@ -1,0 +1,174 @@
+"""MobileCLIP: the plan's numbers, the claim's wiring, a run on a small store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from understudy import models
+from understudy.core.errors import CardError, ConfigError
+from understudy.data import scenes
+from understudy.data.store import Store
+from understudy.evaluate.claims import verify
+from understudy.evaluate.plans import transformer_macs
+from understudy.models.text.train_tokenizer import train_words
+from understudy.recipes import RECIPES
+from understudy.recipes import mobileclip as recipe
+from understudy.recipes.mobileclip_claim import ARMS, SETTINGS, digit_pair_prompts, student
+from understudy.train.config import TrainConfig
+
+TINY = {**SETTINGS, "pairs": 48, "teacher_pairs": 64, "test": 30, "retrieval": 20, "batch": 16,
+        "steps": 3, "teacher_steps": 3, "views": 2, "timing_rounds": 2}  # fmt: skip
+
+
+def test_the_plan_prints_the_published_sizes():
+    plan = recipe.PLAN(scale="paper", model="mobileclip-s0")
+    assert plan.value("parameters of the image tower, folded") == 11_356_992
+    assert plan.value("parameters of the text tower, folded") == 42_435_072
+    assert plan.value("parameters of the image tower, training form") == 11_406_464
+    assert plan.value("parameters of the text tower, training form") == 42_441_216
+    text = plan.text()
+    assert "11,356,992" in text
+    assert "42,435,072" in text
+    assert plan.value("bytes per pair: bfloat16 or float16") == 49_152
+    assert plan.value("bytes per pair: float32") == 98_304
+    assert plan.value("samples seen") == 13_107_200_000
+    assert plan.value("passes over the data") == pytest.approx(10.24)
+
+
+def test_the_smaller_published_run():
+    plan = recipe.PLAN(scale="paper-12m", model="mobileclip-b")
+    assert plan.value("bytes per pair: bfloat16 or float16") == 110_592
+    assert plan.value("samples seen") == 30_000 * 8_192
+    # ViT-B/16 on 12.8 M pairs takes 1.3 h of 8 devices, by construction of the assumption
+    hours = plan.value("device hours: one student")
+    assert hours == pytest.approx(1.3 * 8 * 30_000 * 8_192 / 12.8e6, rel=1e-3)
+    shared = [plan.value(f"device hours per student, {n} of them") for n in (1, 4)]
+    assert shared[0] > shared[1] > hours
+
+
+def test_a_teachers_cost_is_the_known_one():
+    image = transformer_macs(24, 1024, 257) + 256 * 1024 * 3 * 14**2
+    assert image == pytest.approx(81.0e9, rel=0.01)
+    assert transformer_macs(12, 768, 77) == pytest.approx(6.65e9, rel=0.01)
+    layer = 12 * 8**2 * 5 + 2 * 5**2 * 8
+    assert transformer_macs(1, 8, 5) == layer
+    assert transformer_macs(2, 8, 5, cross_tokens=3) == 2 * (layer + 2 * 64 * 8 + 2 * 15 * 8)
+
+
+def test_bad_input_plan():
+    with pytest.raises(ConfigError, match="'laptop' is not one of paper"):
+        recipe.PLAN(scale="laptop")
+    with pytest.raises(ConfigError, match="'mci0' is no CLIP"):
+        recipe.PLAN(model="mci0")
+
+
+def test_the_published_view_neither_mirrors_nor_erases():
+    strong = recipe.views("strong", 224).transforms
+    assert list(strong) == ["random_resized_crop", "rand_augment"]
+    assert strong["random_resized_crop"]["interpolation"] == "bicubic"
+    assert strong["random_resized_crop"]["scale"] == [0.08, 1.0]
+    assert (strong["rand_augment"]["num_ops"], strong["rand_augment"]["magnitude"]) == (2, 9)
+
+
+def _teacher(path, seed):
+    words = train_words(["a small large 0 1 2 3 4 5 6 7 8 9 left of above"], context_length=16)
+    model = models.create(
+        "clip-teacher-a", seed=seed, tokenizer=words, embed_dim=16,
+        **{"text.depth": 1, "text.context_length": 16},
+    )  # fmt: skip
+    return str(models.save(model.eval(), path))
+
+
+def test_run_reinforces_trains_and_compares(tmp_path):
+    store = scenes.to_store(
+        "pairs", tmp_path / "store", train=40, teacher=0, test=20, seed=1000, masks=False
+    )
+    teachers = tuple(_teacher(tmp_path / f"t{k}.safetensors", k) for k in range(2))
+    config = recipe.Config(
+        store=store.path,
+        out=tmp_path / "out",
+        teachers=teachers,
+        scales=(20.0, 30.0),
+        model="clip-conv-nano",
+        num_views=2,
+        range_augment=True,
+        train=TrainConfig(steps=20, batch_size=16, lr=1e-3, ema_decay=0.9, device="cpu"),
+    )
+    data = json.loads((recipe.run(config) / "result.json").read_text())
+    assert set(data["students"]) == {"plain", "reinforced"}
+    assert {"retrieval.mean_r1", "zeroshot.top1"} <= set(data["gain"]["reinforced"])
+    assert "ema" in data["students"]["reinforced"]["weights"]
+    assert data["reinforce"]["computed"] > 0
+    assert Store.open(store.path).card("t0.image.main.0").facts["logit_scale"] == 20.0
+    folded = models.load(data["students"]["reinforced"]["folded"])
+    assert folded.is_folded
+    again = json.loads((recipe.run(config) / "result.json").read_text())
+    assert again["reinforce"]["computed"] == 0
+    alone = replace(config, teachers=(), out=tmp_path / "alone")
+    assert (recipe.run(alone) / "result.json").exists()
+
+
+def test_bad_input_no_teachers_and_no_columns(tmp_path):
+    store = scenes.to_store("pairs", tmp_path / "s", train=20, teacher=0, test=10, masks=False)
+    config = recipe.Config(store=store.path, out=tmp_path / "out")
+    with pytest.raises(CardError, match="no embeddings of view set 'main'"):
+        recipe.run(config)
+
+
+def test_arms_are_steps_of_one_ladder():
+    arms = {name: student(name, 3, SETTINGS) for name in ARMS}
+    assert len({arm.train for arm in arms.values()}) == 1
+    assert (arms["clip"].lam, arms["clip"].captions) == (0.0, "real")
+    assert arms["clip-syn"] == replace(arms["clip"], captions="both")
+    assert arms["distil-both"] == replace(arms["distil-real"], captions="both")
+    assert arms["distil-both"] == replace(arms["distil-syn"], captions="both")
+    assert arms["strong"] == replace(arms["distil-both"], view_set="strong")
+    assert arms["full"] == replace(arms["strong"], teachers=("a", "b"))
+    assert arms["broken"] == replace(arms["full"], replay="fresh")
+
+
+def test_digit_pairs_are_named_by_sentences_of_the_template():
+    prompts = digit_pair_prompts("3 and 7")
+    assert "a large 3 left of a small 7" in prompts
+    assert "a small 7 above a small 3" in prompts
+    assert len(prompts) == 16
+    assert len(digit_pair_prompts("4 and 4")) == 8
+
+
+def test_the_claim_runs_from_end_to_end_with_tiny_settings(tmp_path):
+    """Four of the arms go through every branch of the claim's functions."""
+    chosen = {"clip", "distil-syn", "full", "broken"}
+    claim = replace(
+        recipe.CLAIM,
+        scales={"laptop": TINY},
+        arms=tuple(arm for arm in recipe.CLAIM.arms if arm.name in chosen),
+        checks=tuple(check for check in recipe.CLAIM.checks if set(check.arms) <= chosen),
+    )
+    verdict = verify(claim, seeds=(1000, 1001), workdir=tmp_path / "work", out=tmp_path / "out")
+    assert set(verdict.arms) == chosen
+    assert {"step_over_plain", "step_over_online", "teacher_a_r1"} <= set(verdict.arms["full"])
+    assert set(verdict.arms["broken"]) == {"r1", "zeroshot", "sum"}
+    assert (tmp_path / "out" / "laptop" / "mobileclip.json").exists()
+
+
+def test_the_claim_is_the_sheets():
+    claim = RECIPES.load("mobileclip").CLAIM
+    assert claim.seeds == (11, 12, 13, 14, 15)
+    required = [check.name for check in claim.checks if check.required]
+    assert required == [
+        "full recipe beats CLIP",
+        "both captions beat real ones",
+        "both captions beat synthetic ones",
+        "price of a step",
+        "cheaper than online teachers",
+        "replay matters",
+    ]
+    first = claim.checks[0]
+    assert (first.margin, first.each_seed, first.ci_above) == (0.10, True, 0.0)
+    limits = {c.name: c.limit for c in claim.checks if hasattr(c, "limit")}
+    assert limits == {"price of a step": 1.3, "cheaper than online teachers": 0.7}
+    settings = claim.settings("laptop")
+    assert (settings["steps"], settings["batch"], settings["pairs"]) == (1_500, 64, 4_000)
