@@ -19,6 +19,7 @@ from understudy.cli.common import (
     take_name,
     take_option,
 )
+from understudy.core.files import read_json
 
 
 def _summary(text: str | None) -> str:
@@ -64,6 +65,18 @@ def run(argv: Sequence[str], prog: str) -> None:
     config = parse_config(module.Config, positional_store(rest), f"{prog} {name}")
     result = module.run(config)
     print(f"written: {result}")
+    found = read_json(Path(result) / "result.json")
+    if "students" in found:
+        from understudy.data.store import Store
+        from understudy.report.results import write_report
+
+        page = write_report(
+            result,
+            title=f"Understudy: {name}",
+            lead=str(config.store),
+            store=Store.open(config.store),
+        )
+        print(f"report:  {page}")
 
 
 def verify(argv: Sequence[str], prog: str) -> int:

@@ -146,8 +146,7 @@ def _storage(made: Plan, size: _Size) -> None:
     from understudy.recipes.mobileclip import views
 
     dim = len(TEACHERS) * TEACHER_DIM
-    numbers = {"views": size.views, "captions": CAPTIONS, "dim": dim}
-    per_pair = embedding_bytes(**numbers)
+    per_pair = embedding_bytes(views=size.views, captions=CAPTIONS, dim=dim)
     stride = ViewPipeline(views("strong", 224)).stride
     made.add("pairs", size.pairs, "pairs", source=f"{PAPER}, DataCompDR")
     made.add("views per image (J)", size.views, "", source=f"{PAPER}, DataCompDR")
@@ -158,7 +157,7 @@ def _storage(made: Plan, size: _Size) -> None:
     )
     made.add(
         "bytes per pair: float32",
-        embedding_bytes(**numbers, itemsize=4),
+        embedding_bytes(views=size.views, captions=CAPTIONS, dim=dim, itemsize=4),
         "B",
         formula="(J + S + 1) x 1,536 x 4",
     )

@@ -65,7 +65,7 @@ def interleave(
         )
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(-warmup, rounds):
-        order = list(steps) if number % 2 else list(reversed(steps))
+        order = list(steps) if number % 2 else list(steps)[::-1]
         for name in order:
             start = time.perf_counter()
             steps[name]()
