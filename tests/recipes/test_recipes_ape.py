@@ -255,11 +255,11 @@ TINY = {
     "batch": 24,
     "pretrain_steps": 12,
     "encoder_images": 120,
-    "corpus": 400,
+    "corpus": 1500,
+    "paraphrase_steps": 8,
     "pool": 300,
     "uncurated": 100,
     "test": 60,
-    "dim": 64,
 }
 
 

@@ -134,6 +134,32 @@ def test_pretext_heads_share_the_loss_and_leave_out_unknown_labels():
         assert np.allclose(shown.permute(1, 2, 0).numpy() * 255, want, atol=0.5)
 
 
+def test_paraphrases_of_one_picture_come_together():
+    from understudy.models.text.ngrams import NgramConfig, NgramTokenizer, NgramTower
+    from understudy.train.paraphrase import ParaphraseBatches, ParaphraseStep
+
+    words = ("one", "two", "three", "four", "five", "six")
+    groups = [[f"{w} {a}" for a in ("ink", "oil", "on paper")] for w in words] + [["alone"]]
+    tokenizer = NgramTokenizer(NgramConfig(buckets=200))
+    batches = ParaphraseBatches(groups, tokenizer, 4, 0)
+    seen = {}
+    batches.tokenize = lambda texts: seen.setdefault(len(seen), list(texts))
+    next(iter(batches(3, 1)))
+    for first, second in zip(seen[0], seen[1], strict=True):
+        assert first != second
+        assert first.split()[0] == second.split()[0]
+    assert len({text.split()[0] for text in seen[0]}) == 4
+    batches.tokenize = tokenizer
+    batch = next(iter(batches(0, 1)))
+    tower = NgramTower(NgramConfig(buckets=200), 16)
+    loss = ParaphraseStep()(tower, batch)["loss"]
+    loss.backward()
+    assert float(loss.detach()) > 0
+    assert tower.table.grad is not None
+    with pytest.raises(DataError, match="6 pictures have two captions, a batch needs 7"):
+        ParaphraseBatches(groups, tokenizer, 7)
+
+
 def batch_of(**changes):
     sides = world(8)
     batch = FeatureBatches(sides, ShuffledSampler(8, 8, 0)).gather(np.arange(8) + 0)

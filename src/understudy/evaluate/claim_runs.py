@@ -37,7 +37,7 @@ DECIDING = (
     "update",
     "solve",
 )
-"""Rooms whose code can change a result; recipes count by the module that defines the claim."""
+"""Rooms whose code can change a result; recipes count by the claim's module and its parts."""
 MACHINERY = ("claim", "check", "verdict", "plan", "stats")
 """Prefixes of files of this room that judge results but never make them."""
 
@@ -56,7 +56,9 @@ def code_hash(module: str) -> str:
     ]
     own = getattr(sys.modules.get(module), "__file__", None)
     if own is not None:
-        files.append(Path(own))
+        # What the claim needs beside it stands in `<recipe>_<part>.py`.
+        stem = Path(own).stem.removesuffix("_claim")
+        files += sorted({Path(own), *Path(own).parent.glob(f"{stem}_*.py")})
     return hash_bytes(*(hash_file(f).encode() for f in files))
 
 

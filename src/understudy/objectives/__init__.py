@@ -14,6 +14,7 @@ OBJECTIVES = LazyTable(
     {
         "clip": "understudy.objectives.contrastive:clip",
         "siglip": "understudy.objectives.contrastive:siglip",
+        "alignment": "understudy.objectives.alignment:alignment",
         "reinforced-clip": "understudy.objectives.reinforced:reinforced",
         "reinforced-siglip": "understudy.objectives.reinforced:reinforced_sigmoid",
         "classify": "understudy.objectives.supervised:classify",

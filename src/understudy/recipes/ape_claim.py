@@ -59,7 +59,7 @@ def _pairing(arm: str, seed: int, context: Context) -> tuple[str, Pairing]:
     settings, prepared = context.settings, context.prepared
     image, text = NAMES[pair]
     config = ngram_configs(tuple(prepared["vocabulary"]))["ab".index(pair)]
-    tower = NgramTower(config, settings["text_dims"][pair])
+    tower = NgramTower(config, settings["text_dim"])
     tower.load_state_dict(load_file(context.seed_dir / f"{text}.safetensors"))
     mlp = HeadConfig(
         depth=settings["depth"],
@@ -74,7 +74,7 @@ def _pairing(arm: str, seed: int, context: Context) -> tuple[str, Pairing]:
         text_head=mlp,
         pixels=PIXELS,
         tower=CONV,
-        text_width=settings["text_dims"][pair],
+        text_width=settings["text_dim"],
     )
     store = Store.open(context.seed_dir / "store")
     frozen = _Frozen(image, prepared["encoders"][image])

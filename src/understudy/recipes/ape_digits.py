@@ -32,6 +32,7 @@ from understudy.reinforce.encoders import ModuleEncoder, NgramEncoder, RandomCon
 from understudy.reinforce.features import cache_features
 from understudy.train.config import TrainConfig
 from understudy.train.loop import fit
+from understudy.train.paraphrase import ParaphraseBatches, ParaphraseStep
 from understudy.train.pretext import TURNS, PretextBatches, PretextStep
 
 SIZE = 16
@@ -50,11 +51,12 @@ SETTINGS: dict[str, Any] = {
     "batch": 48,
     "lr": 2e-3,
     "dim": 64,
-    "text_dims": {"a": 256, "b": 512},
+    "text_dim": 256,
     "hidden": 64,
     "depth": 4,
     "dropout": 0.2,
     "pretrain_steps": 600,
+    "paraphrase_steps": 300,
     "encoder_images": 2000,
     "corpus": 3000,
     "pool": 4000,
@@ -88,12 +90,12 @@ def prepare(seed: int, context: Context) -> Mapping[str, Any]:
     }
     store = Store.create(home / "store", [_table(s, p) for s, p in splits.items()], overwrite=True)
     spare = _pairs(settings["encoder_images"], "teacher", seed, relevant=0.7)
-    corpus = _documents(_pairs(settings["corpus"], "teacher", seed + 1, relevant=0.5))
+    corpus = _caption_groups(_pairs(settings["corpus"], "teacher", seed + 1, relevant=0.5))
     images = (
         _pretext_encoder(spare, settings, seed, home / "pretext"),
         RandomConvEncoder(NAMES["b"][0], spare.images, settings["dim"], filters=64, seed=seed),
     )
-    texts = text_encoders(corpus, settings["text_dims"], seed)
+    texts = text_encoders(corpus, settings, seed, home / "paraphrase")
     encoders: dict[str, Any] = {}
     for modality, group in (("image", images), ("text", texts)):
         for encoder in group:
@@ -106,13 +108,13 @@ def prepare(seed: int, context: Context) -> Mapping[str, Any]:
     return {"encoders": encoders, "vocabulary": vocabulary}
 
 
-def _documents(made: Any) -> list[str]:
-    """Return the caption corpus: what was said of one picture is one document, as in COCO."""
+def _caption_groups(made: Any) -> list[list[str]]:
+    """Return the caption corpus by picture: several captions of each digit, as in COCO."""
     by_scan: dict[int, list[str]] = {}
     for scan, text in zip(made.scan_rows.tolist(), made.texts, strict=True):
         by_scan.setdefault(scan, []).append(text)
     alone = by_scan.pop(-1, [])
-    return [" . ".join(texts) for texts in by_scan.values()] + alone
+    return list(by_scan.values()) + [[text] for text in alone]
 
 
 def _table(split: str, made: Any) -> pa.Table:
@@ -161,13 +163,21 @@ def ngram_configs(vocabulary: tuple[str, ...]) -> tuple[NgramConfig, NgramConfig
 
 
 def text_encoders(
-    corpus: list[str], dims: Mapping[str, int], seed: int
+    groups: list[list[str]], settings: Mapping[str, Any], seed: int, out: Path
 ) -> tuple[NgramEncoder, NgramEncoder]:
-    """Return TF-IDF with SVD over words, and hashed character n-grams weighted by IDF."""
-    words, chars = ngram_configs(word_vocabulary(corpus, orders=(1, 2)))
-    hashed = NgramTower(chars, dims["b"], seed)
-    hashed.weights.copy_(tfidf(NgramTokenizer(chars), corpus)[1])
+    """Return TF-IDF with SVD over words, and hashed character n-grams trained on paraphrases.
+
+    What was said of one picture is one document to the SVD, and alike to the paraphrase objective.
+    """
+    dim = settings["text_dim"]
+    documents = [" . ".join(group) for group in groups]
+    words, chars = ngram_configs(word_vocabulary(documents, orders=(1, 2)))
+    tokenizer, hashed = NgramTokenizer(chars), NgramTower(chars, dim, seed)
+    hashed.weights.copy_(tfidf(tokenizer, documents)[1])
+    steps = settings["paraphrase_steps"]
+    config = TrainConfig(steps=steps, lr=1e-3, warmup_steps=steps // 20, device="cpu", seed=seed)
+    fit(hashed, ParaphraseStep(), ParaphraseBatches(groups, tokenizer, 64, seed), config, out)
     return (
-        NgramEncoder(NAMES["a"][1], fit_lsa(corpus, words, dims["a"], seed=seed)),
+        NgramEncoder(NAMES["a"][1], fit_lsa(documents, words, dim, seed=seed)),
         NgramEncoder(NAMES["b"][1], hashed),
     )

@@ -275,10 +275,7 @@ class Steps:
         """Score retrieval on `test`, and zero-shot where there are classes and labels."""
         config, rows = self.config, self.rows["test"]
         if not len(rows):
-            raise DataError(
-                f"{self.store.path}: no test pairs; give --test-rows, an SQL filter such as "
-                "\"split = 'test'\"."
-            )
+            raise DataError(f"{self.store.path}: no test pairs; give --test-rows, an SQL filter.")
         model = self.model if self.model is not None else self._load()
         pairing = self.pairing
         sides = {m: pairing.side(m, rows) for m in ("image", "text")}

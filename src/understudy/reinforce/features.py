@@ -204,7 +204,7 @@ def _usable_texts(
     use = np.array([not _is_blank(text) for text in texts], dtype=bool)
     count: Any = getattr(encoder, "truncated", None)
     kept = [text for text, good in zip(texts, use, strict=True) if good]
-    truncated = int(count(kept)) if callable(count) else 0
+    truncated = int(count(kept)) if count is not None else 0
     return rows[use], int((~use).sum()), truncated
 
 
