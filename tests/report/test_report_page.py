@@ -102,15 +102,15 @@ def test_claim_page_says_what_happened(gain, word):
 def test_students_page_without_a_store(tmp_path):
     log = tmp_path / "plain" / "metrics.jsonl"
     log.parent.mkdir()
-    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0, "eval/r1": 0.3}\n')
+    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0, "eval/retrieval.r1": 0.3}\n')
     report = StudentsReport(
         title="Two students",
         lead="tiny",
         runs=[
-            StudentRun(name="plain", path=log.parent, scores={"r1": 0.3}),
-            StudentRun(name="reinforced", path=None, scores={"r1": 0.6}),
+            StudentRun(name="plain", path=log.parent, scores={"retrieval.r1": 0.3}),
+            StudentRun(name="reinforced", path=None, scores={"retrieval.r1": 0.6}),
         ],
-        headline="r1",
+        headline="retrieval.r1",
         costs={"reinforce": {"views": 1.0, "teachers": 2.0}},
         latency=[("model", "ms"), ("nano", 1.5)],
         verdict="better",
@@ -127,10 +127,12 @@ def test_a_browser_draws_every_plot_and_reports_no_error(tmp_path):
         pytest.skip("no Chromium on this machine: install it to test the reports in a browser")
     log = tmp_path / "plain" / "metrics.jsonl"
     log.parent.mkdir()
-    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0, "eval/r1": 0.3}\n')
-    runs = [StudentRun(name="plain", path=log.parent, scores={"r1": 0.3, "r5": 0.5})]
+    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0, "eval/retrieval.r1": 0.3}\n')
+    runs = [
+        StudentRun(name="plain", path=log.parent, scores={"retrieval.r1": 0.3, "retrieval.r5": 0.5})
+    ]
     report = StudentsReport(
-        title="t", lead="l", runs=runs, costs={"reinforce": {"views": 1.0}}, headline="r1"
+        title="t", lead="l", runs=runs, costs={"reinforce": {"views": 1.0}}, headline="retrieval.r1"
     )
     pages = [
         write_page(verdict(), tmp_path / "claim.html"),

@@ -26,6 +26,7 @@ class Plan:
         name: for people.
         pairs: training pairs, about.
         num_views: stored views a pair.
+        model: the students.
         lr: peak learning rate of both students.
         headline: the metric that decides.
         prepare: makes the store.
@@ -37,6 +38,7 @@ class Plan:
     name: str
     pairs: int
     num_views: int
+    model: str
     lr: float
     headline: str
     prepare: Callable[[Path, int], Store]
@@ -92,7 +94,7 @@ def _scenes_asks(folder: Path, store: Store, plan: Plan, seed: int, say: Say) ->
 
     return ReinforceConfig(
         num_views=plan.num_views,
-        views=ViewConfig(size=48, transforms=VIEWS["strong"]),
+        views=ViewConfig(size=48, transforms=VIEWS["weak"]),
         teachers=tuple(
             TeacherSpec(name=name, path=str(shipped(name)), logit_scale=30.0) for name in NAMES
         ),
@@ -126,6 +128,7 @@ SCENES = Plan(
     name="scenes of real handwritten digits",
     pairs=4000,
     num_views=5,
+    model="clip-conv-nano",
     lr=3e-3,
     headline="retrieval.mean_r1",
     prepare=_scenes_store,
@@ -219,6 +222,7 @@ EMOJI = Plan(
     name="emoji",
     pairs=1300,
     num_views=6,
+    model="clip-conv-nano",
     lr=2e-3,
     headline="retrieval.mean_r1",
     prepare=_emoji_store,
@@ -304,7 +308,7 @@ def run(plan: Plan, folder: Path, *, steps: int, seed: int, say: Say) -> Made:
 def _student_config(recipe: Any, plan: Plan, store: Store, out: Path, steps: int, seed: int) -> Any:
     from dataclasses import replace
 
-    base = recipe.Config(store=Path(store.path), out=out, seed=seed)
+    base = recipe.Config(store=Path(store.path), out=out, model=plan.model, seed=seed)
     train = replace(
         base.train,
         steps=steps,

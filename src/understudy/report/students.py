@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,10 @@ from understudy.train.logs import read_metrics
 
 if TYPE_CHECKING:
     from understudy.data.store import Store
+
+
+_SHARE = re.compile(r"(mean_)?r\d+|top\d+|per_class")
+"""Scores that are shares, higher being better: recall at K, accuracy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +85,10 @@ def _scores(page: Page, report: StudentsReport) -> None:
     rows = [(m, *[run.scores.get(m) for run in report.runs]) for m in metrics]
     strong = [i for i, m in enumerate(metrics) if m == report.headline]
     page.table(("metric", *[run.name for run in report.runs]), rows, strong=strong)
-    shares = {run.name: {m: v for m, v in run.scores.items() if 0 <= v <= 1} for run in report.runs}
-    if any(shares.values()):
-        page.figure(figures.bars(shares, "score"), caption="Every score between 0 and 1.")
+    shown = [m for m in metrics if _SHARE.fullmatch(m.rpartition(".")[2])]
+    if shown:
+        shares = {r.name: {m: r.scores[m] for m in shown if m in r.scores} for r in report.runs}
+        page.figure(figures.bars(shares, "share of the test set"), caption="Higher is better.")
     for run in report.runs:
         if run.description:
             page.text(f"{run.name}: {run.description}", "note")
@@ -95,7 +101,9 @@ def _curves(page: Page, report: StudentsReport) -> None:
         return
     page.section("Learning curves")
     keys = dict.fromkeys(key for lines in logs.values() for line in lines for key in line)
-    wanted = ["loss", *[key for key in keys if key.startswith("eval/")][:4]]
+    scored = [k for k in keys if k.startswith("eval/") and _SHARE.fullmatch(k.rpartition(".")[2])]
+    scored.sort(key=lambda k: not k.endswith(report.headline or "mean_r1"))
+    wanted = ["loss", *scored[:3]]
     for key in wanted:
         series = {}
         for name, lines in logs.items():
