@@ -15,7 +15,10 @@ _RESAMPLE = {2: "bilinear", 3: "bicubic"}
 
 def transformers(purpose: str) -> Any:
     """Import Transformers, or raise `MissingExtraError` saying what to install."""
-    return require("transformers", "text", purpose)
+    library = require("transformers", "text", purpose)
+    # Its own bars would write over ours, also where progress is off.
+    library.utils.logging.disable_progress_bar()
+    return library
 
 
 def load(function: Any, source: str, where: str, **options: Any) -> Any:
