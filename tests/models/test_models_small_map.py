@@ -70,3 +70,13 @@ def test_exported_graphs_hold_convolutions():
     names = {str(node.target) for node in program.graph.nodes}
     assert not any("bmm" in name for name in names)
     assert any("conv" in name for name in names)
+
+
+def test_what_inference_leaves_behind_does_not_stop_training():
+    # The place table is kept between calls; this size is used by no other test.
+    block = ConvBN(4, 4, 7, groups=4).eval()
+    with torch.inference_mode():
+        block(torch.randn(2, 4, 5, 7))
+    block.train()
+    block(torch.randn(2, 4, 5, 7)).sum().backward()
+    assert block.conv.weight.grad is not None

@@ -221,7 +221,7 @@ def _emoji_extra(model: Any, store: Store) -> Mapping[str, float]:
 EMOJI = Plan(
     name="emoji",
     pairs=1300,
-    num_views=6,
+    num_views=3,
     model="clip-conv-nano",
     lr=2e-3,
     headline="retrieval.mean_r1",

@@ -13,7 +13,7 @@ The store needs images, integer labels, class names (`meta["classes"]`) and rows
 Expect gains that grow with the student's capacity and the length of training; very small students
 gain nothing or lose (the paper's MobileNetV2-0.25 goes from 54.7 to 54.2), and the result says so.
 On the 300 built-in digits reinforcing takes seconds and each student a few more on one core; the
-claim (8 arms, 5 seeds) takes about a quarter of an hour on two.
+claim (7 arms, 5 seeds) takes about a quarter of an hour on two.
 
 The algorithm, as `run` goes through it:
 

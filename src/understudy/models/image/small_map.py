@@ -50,17 +50,19 @@ def _places(
 
     An element one past the last stands for places that do not touch.
     """
-    axes, out = [], []
-    for n, k, s, p in zip(size, kernel, stride, padding, strict=True):
-        length = (n + 2 * p - k) // s + 1
-        out.append(length)
-        axes.append(torch.arange(n)[None, :] - (torch.arange(length) * s - p)[:, None])
-    shape = (out[0], out[1], *size)
-    rows = axes[0][:, None, :, None].expand(shape)
-    columns = axes[1][None, :, None, :].expand(shape)
-    inside = (rows >= 0) & (rows < kernel[0]) & (columns >= 0) & (columns < kernel[1])
-    index = torch.where(inside, rows * kernel[1] + columns, kernel[0] * kernel[1])
-    return index.reshape(-1), (out[0], out[1])
+    # Kept for later calls, which may train: a tensor made in inference mode could not be used then.
+    with torch.inference_mode(False):
+        axes, out = [], []
+        for n, k, s, p in zip(size, kernel, stride, padding, strict=True):
+            length = (n + 2 * p - k) // s + 1
+            out.append(length)
+            axes.append(torch.arange(n)[None, :] - (torch.arange(length) * s - p)[:, None])
+        shape = (out[0], out[1], *size)
+        rows = axes[0][:, None, :, None].expand(shape)
+        columns = axes[1][None, :, None, :].expand(shape)
+        inside = (rows >= 0) & (rows < kernel[0]) & (columns >= 0) & (columns < kernel[1])
+        index = torch.where(inside, rows * kernel[1] + columns, kernel[0] * kernel[1])
+        return index.reshape(-1), (out[0], out[1])
 
 
 def small_map_conv(
