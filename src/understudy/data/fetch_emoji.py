@@ -112,6 +112,11 @@ def texts_of(entry: Mapping[str, Any]) -> tuple[str, str, list[str]]:
     return name, ", ".join([name, *others]), list(keywords)
 
 
+def class_names(entries: list[dict[str, Any]]) -> list[str]:
+    """Return the different names in order: a few emoji of two codes have one name."""
+    return list(dict.fromkeys(texts_of(entry)[0] for entry in entries))
+
+
 def white_png(path: Path) -> bytes:
     """Return the picture on a white ground as an RGB PNG.
 
@@ -139,7 +144,8 @@ def _pictures(entry: Mapping[str, Any], vendor: str, tones: bool) -> Iterator[di
 def _rows(
     folder: Path, vendor: str, entries: list[dict[str, Any]], tones: bool, splits: Mapping[Any, str]
 ) -> Iterator[dict[str, Any]]:
-    for label, entry in enumerate(entries):
+    labels = {name: i for i, name in enumerate(class_names(entries))}
+    for entry in entries:
         name, text, keywords = texts_of(entry)
         group = splits[entry["category"], entry["subcategory"]]
         if vendor != TRAIN_VENDOR:
@@ -158,7 +164,7 @@ def _rows(
                 "time": period(found["added_in"]),
                 "vendor": vendor,
                 "skin_tone": found["tone"],
-                "label": label,
+                "label": labels[name],
                 "split": group,
                 "source": f"emoji-{vendor}",
             }
@@ -209,7 +215,7 @@ def to_store(
             yield from _rows(folder, vendor, mine, skin_tones, splits)
 
     held = sorted(f"{c} / {s}".lower() for (c, s), split in splits.items() if split == "test")
-    meta = {"classes": [texts_of(entry)[0] for entry in entries], "held_out": held}
+    meta = {"classes": class_names(entries), "held_out": held}
     return _batches(rows()), meta
 
 

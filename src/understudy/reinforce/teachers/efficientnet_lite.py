@@ -7,7 +7,7 @@ by torch's restricted loader: tensors only, never code.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ import torch
 
 from understudy.core.config import check_choice, from_dict
 from understudy.core.errors import ConfigError, DataError
+from understudy.models.fold import fold_module
 from understudy.models.io import assign
 from understudy.models.preprocess import Preprocess
 from understudy.reinforce.config import TeacherSpec
@@ -26,6 +27,9 @@ from understudy.reinforce.teachers.torch_teacher import TorchTeacher, numpy
 MEAN = (127 / 255, 127 / 255, 127 / 255)
 STD = (128 / 255, 128 / 255, 128 / 255)
 """The nets were trained on (level - 127) / 128."""
+CPU_CHUNK = 8
+"""Images that a processor computes at once: larger activations leave its caches, and each one is
+mapped and unmapped anew (64 at once cost four times as much an image)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,9 +115,12 @@ def _guess(state: Mapping[str, torch.Tensor], path: Path) -> str:
 class EfficientNetLiteTeacher(TorchTeacher):
     """An EfficientNet-Lite net: classifies (ImageNet-1k) and embeds images.
 
+    It runs folded (batch normalisation inside the convolutions) and, on a processor, channels last
+    and in small chunks: the same numbers to rounding at a quarter of the price.
+
     Args:
         name: what its columns are called.
-        net: the network.
+        net: the network, in evaluation mode; it is copied.
         size: side of its input in pixels; 0 for its own.
         device: `cpu`, `cuda`, ... or `auto`.
         compute: precision of the arithmetic.
@@ -140,7 +147,7 @@ class EfficientNetLiteTeacher(TorchTeacher):
         )
         super().__init__(
             name,
-            net,
+            fold_module(net).to(memory_format=torch.channels_last),
             logit_scale=logit_scale,
             preprocess=pixels,
             device=device,
@@ -168,8 +175,15 @@ class EfficientNetLiteTeacher(TorchTeacher):
     def _image_features(self, images: Images) -> Any:
         assert isinstance(self.module, EfficientNetLite)
         with self._asking():
-            return numpy(self.module.features(self._input(images)))
+            return numpy(torch.cat([self.module.features(x) for x in self._chunks(images)]))
 
     def _probabilities(self, images: Images) -> Any:
         with self._asking():
-            return numpy(self.module(self._input(images)).float().softmax(dim=-1))
+            logits = torch.cat([self.module(x) for x in self._chunks(images)])
+            return numpy(logits.float().softmax(dim=-1))
+
+    def _chunks(self, images: Images) -> Sequence[torch.Tensor]:
+        pixels = self._input(images)
+        if self.device.type != "cpu":
+            return [pixels]
+        return pixels.to(memory_format=torch.channels_last).split(CPU_CHUNK)

@@ -11,11 +11,13 @@ import math
 import re
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.core.config import check_choice
+from understudy.models.fold import FoldMode, fuse_conv_bn
 
 # (kernel, repeats, stride, expansion, channels) of each stage, before scaling
 STAGES = (
@@ -73,10 +75,18 @@ def scaled_channels(channels: int, width: float) -> int:
 
 
 class SameConv(nn.Conv2d):
-    """A convolution without bias whose output has ceil(input / stride) positions."""
+    """A convolution whose output has ceil(input / stride) positions."""
 
-    def __init__(self, ins: int, outs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(ins, outs, kernel, stride, groups=groups, bias=False)
+    def __init__(
+        self,
+        ins: int,
+        outs: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(ins, outs, kernel, stride, groups=groups, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """Pad and convolve `[B, C, H, W]`."""
@@ -110,6 +120,23 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return `[B, outs, H / stride, W / stride]`."""
         return self.act(self.norm(self.conv(x)))
+
+    def folded(self, mode: FoldMode) -> nn.Module:
+        """Return the convolution with the normalisation inside, then the activation."""
+        old = self.conv
+        with torch.device("meta"):
+            new = SameConv(
+                old.in_channels,
+                old.out_channels,
+                old.kernel_size[0],
+                old.stride[0],
+                old.groups,
+                bias=True,
+            )
+        kernel, bias = fuse_conv_bn(old, self.norm)
+        new.weight = nn.Parameter(kernel.to(old.weight.dtype), requires_grad=False)
+        new.bias = nn.Parameter(bias.to(old.weight.dtype), requires_grad=False)
+        return nn.Sequential(new, self.act).eval()
 
 
 class Bottleneck(nn.Module):
