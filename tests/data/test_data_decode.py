@@ -135,8 +135,10 @@ def test_the_decoder_is_named_for_cards():
 def test_bad_input_not_an_image():
     with pytest.raises(DataError, match=r"row 9: not an image.*5 bytes, starting b'hello'"):
         decode(b"hello", name="row 9")
-    with pytest.raises(DataError, match="row 9: not an image"):
-        image_size(b"", "row 9")
+    for nothing in (b"", None):  # a null in the image column
+        for read in (image_size, lambda data, name: decode(data, name=name)):
+            with pytest.raises(DataError, match="row 9: not an image, it is empty; restore it or"):
+                read(nothing, "row 9")
     with pytest.raises(DataError, match="row 9: not a JPEG file that can be decoded"):
         decode(b"\xff\xd8\xff\xe0 nothing", name="row 9")
     with pytest.raises(DataError, match="row 9: not a JPEG file"):

@@ -142,6 +142,11 @@ def test_parts_side_by_side(tmp_path, store):
     part(tmp_path / "in" / "p1", 2)
     found = import_dir(tmp_path / "in", store, keys=KEYS, view_set="main", teacher="teacher")
     check(found, columns=(0, 1, 2, 3))
+    # nothing is left out and nothing is imported twice
+    assert [c for c in found.columns if c.startswith("view.")] == [
+        f"view.main.{k}" for k in range(4)
+    ]
+    assert found.verify() == []
 
 
 def test_parameters_that_were_not_compressed(tmp_path, store):
@@ -160,7 +165,10 @@ def test_parameters_that_were_not_compressed(tmp_path, store):
                 "random_erase": (erase, None),
             }
         write_record(folder / f"{index}.pth.tar", index, items)
-    check(import_dir(folder, store, keys=KEYS))
+    found = import_dir(folder, store, keys=KEYS)
+    check(found)
+    assert found.card("view.main.0").config["transforms"] == VIEWS.to_dict()["transforms"]
+    assert found.verify() == []
 
 
 def mixing(store, tmp_path, partner):
@@ -255,7 +263,7 @@ def test_bad_input_damaged_record(tmp_path, store):
     source = part(tmp_path / "in")
     data = (source / "3.pth.tar").read_bytes()
     (source / "3.pth.tar").write_bytes(data[: len(data) // 2])
-    with pytest.raises(DataError, match=r"3\.pth\.tar: damaged or cut off"):
+    with pytest.raises(DataError, match=r"3\.pth\.tar: damaged or cut off .*fetch the file again"):
         import_dir(source, store, keys=KEYS)
 
 
@@ -363,4 +371,7 @@ def test_records_as_numpy_arrays(tmp_path, store):
         out = io.BytesIO()
         pickle.dump((index, items), out, 4)
         (folder / f"{index}.pth.tar").write_bytes(out.getvalue())
-    check(import_dir(folder, store, keys=KEYS))
+    found = import_dir(folder, store, keys=KEYS)
+    check(found)
+    assert found.card("teacher.topk.main.0").config["k"] == 3
+    assert found.verify() == []

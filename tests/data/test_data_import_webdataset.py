@@ -80,6 +80,7 @@ def test_reinforced_layouts(tmp_path, layout, tolerance, dtype, per_key):
     assert card.rows_done == 7
     assert store.card("view.main.2").config["set"] == "main"
     assert store.filled("view.main.2").all()
+    assert len(store.versions()) == 1  # rows, cards and facts come in one commit
     assert store.verify() == []
     assert verify_views(store, "main") == []
 
@@ -388,11 +389,11 @@ def test_existing_store_is_kept(tmp_path):
 
 def test_failed_import_leaves_nothing_at_the_last_moment(tmp_path, monkeypatch):
     def fail(*_):
-        assert (tmp_path / ".s.importing" / "_versions").is_dir()  # all rows are written
+        assert any((tmp_path / ".s.importing" / "data").iterdir())  # all rows are written
         raise OSError("no more")
 
     source = released(tmp_path / "in", 2)
-    monkeypatch.setattr(common, "_attach", fail)
+    monkeypatch.setattr(common, "_knowledge", fail)
     with pytest.raises(OSError, match="no more"):
         import_dir(source, tmp_path / "s")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]

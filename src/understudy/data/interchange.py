@@ -117,7 +117,9 @@ def read_shards(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for entry in _lines(path):
         name = str(entry["shard"])
-        found[name if "." in name else f"{name}.tar"] = entry
+        if "." not in name:
+            name += ".jsonl" if (folder / f"{name}.jsonl").is_file() else ".tar"
+        found[name] = entry
     return found
 
 

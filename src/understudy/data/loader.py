@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from understudy.core.config import check_choice
 from understudy.core.errors import CardError, ConfigError, UnderstudyError
-from understudy.data.loader_fields import Captions, Features, Labels, Raw, Texts
+from understudy.data.loader_captions import Captions
+from understudy.data.loader_fields import Features, Labels, Raw, Texts
 from understudy.data.loader_images import Images
 from understudy.data.loader_parts import LoaderStats, sampled_rows, sampled_views, to_tensor
-from understudy.data.loader_plan import Binding, Plan, Reader, Want, make_plan
+from understudy.data.loader_plan import Binding, Plan, Reader, Want, make_plan, pool_name
 from understudy.data.loader_read import Cells, read
 from understudy.data.loader_targets import TeacherEmbeddings
 from understudy.data.loader_topk import TopK
@@ -156,9 +157,14 @@ class Loader:
                     )
                 binding.view_set = one.view_set
             elif isinstance(one, Captions):
-                if binding.picks.setdefault(one.captioner, one.pick) != one.pick:
+                pool = pool_name(one.captioner)
+                known = (
+                    binding.picks.setdefault(pool, one.pick),
+                    binding.nums.setdefault(pool, one.num),
+                )
+                if known != (one.pick, one.num):
                     raise ConfigError(
-                        f"Captions of '{one.captioner}' are picked in two ways; give both the same."
+                        f"Captions of '{pool}' are picked in two ways; give both the same."
                     )
         order = sorted(
             range(len(self.fields)), key=lambda i: not isinstance(self.fields[i], Images)

@@ -1,29 +1,20 @@
-"""Fields of a batch that are read as they are: texts, captions, labels, features, raw bytes.
+"""Fields of a batch that are read as they are: texts, labels, features, raw bytes.
 
-`Images` is in `understudy.data.loader_images`, what teachers said in
-`understudy.data.loader_targets`.
+`Images` is in `understudy.data.loader_images`, `Captions` in `understudy.data.loader_captions`,
+what teachers said in `understudy.data.loader_targets`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from understudy.core.config import check_choice
 from understudy.core.errors import CardError, ConfigError, DataError
-from understudy.data.knowledge import captions_column
-from understudy.data.loader_plan import (
-    PICKS,
-    Binding,
-    Plan,
-    Want,
-    pick_captions,
-    row_name,
-)
+from understudy.data.loader_plan import Binding, Plan, Want
 from understudy.data.loader_read import Cells, vectors
 
 Tokenize = Callable[[list[str]], Any]
@@ -117,79 +108,6 @@ class TextReader:
     def describe(self) -> dict[str, Any]:
         """Return column and tokenizer."""
         return {"texts": self.field.column, "tokenizer": self.tokenizing.describe()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Captions:
-    """Token ids of one synthetic caption of each sample, int64 `[B, context]`.
-
-    `TeacherEmbeddings(captions=...)` of the same captioner gives the embedding of the very caption
-    that is picked here.
-
-    Attributes:
-        captioner: whose captions.
-        tokenize: see `Texts`.
-        pick: `"random"` draws from (seed, epoch, row); `"epoch"` gives an epoch one place in the
-            list and each place once a cycle.
-        context: see `Texts`.
-        key: name in the batch.
-    """
-
-    captioner: str
-    tokenize: Tokenize
-    pick: Literal["random", "epoch"] = "random"
-    context: int | None = None
-    key: str = "syn_texts"
-
-    def __post_init__(self) -> None:
-        check_choice(self.pick, PICKS, "Captions.pick")
-
-    def bind(self, binding: Binding) -> CaptionReader:
-        """Return the reader."""
-        return CaptionReader(self, binding)
-
-
-class CaptionReader:
-    """`Captions`, bound to a store."""
-
-    def __init__(self, field: Captions, binding: Binding) -> None:
-        self.field, self.store = field, binding.store
-        self.column = captions_column(field.captioner)
-        binding.card(self.column)
-        self.keys, self.columns = (field.key,), (self.column,)
-        self.counts = binding.counts
-        where = f"column '{self.column}'"
-        self.tokenizing = Tokenizing(field.tokenize, field.context, binding.lock, where)
-
-    def wants(self, plan: Plan) -> list[Want]:
-        """Ask for the captions."""
-        return [Want(self.column)]
-
-    def make(self, plan: Plan, got: list[Cells]) -> dict[str, Any]:
-        """Pick and tokenise; what was cut is counted under `truncated.<key>`."""
-        lists = got[0].to_pylist()
-        counts = np.fromiter((len(texts) for texts in lists), np.int64, len(lists))
-        stored = self.counts.get(self.field.captioner)
-        wrong = counts != stored if stored is not None else counts < 1
-        if wrong.any():
-            i = int(np.argmax(wrong))
-            expected = "at least one" if stored is None else f"{stored}, one an embedding"
-            raise DataError(
-                f"column '{self.column}': {row_name(self.store, int(plan.rows[i]))} has "
-                f"{counts[i]} captions, expected {expected}: caption and embed that row again."
-            )
-        chosen = pick_captions(plan, self.field.captioner, self.field.pick, counts)
-        texts = [row[s] for row, s in zip(lists, chosen.tolist(), strict=True)]
-        ids, cut = self.tokenizing(texts)
-        return {self.field.key: ids, f"truncated.{self.field.key}": cut}
-
-    def describe(self) -> dict[str, Any]:
-        """Return captioner, pick and tokenizer."""
-        return {
-            "captions": self.field.captioner,
-            "pick": self.field.pick,
-            "tokenizer": self.tokenizing.describe(),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -248,13 +248,14 @@ class ImageReader:
         rows: np.ndarray,
         size: int,
     ) -> np.ndarray:
+        names = RowNames(self.store, rows[where])
         views = pipeline.apply(
             [files[i] for i in where],
             params,
             size=size,
             rescale=self.field.rescale,
-            partners=partner_images(self.store, self.field.column, params),
-            names=RowNames(self.store, rows[where]),
+            partners=partner_images(self.store, self.field.column, params, names),
+            names=names,
         )
         return views.transpose(0, 3, 1, 2)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from understudy.core.errors import CardError, DataError
+from understudy.core.errors import CardError, ConfigError, DataError
 from understudy.core.seeds import rng, seed_for
 from understudy.data.view_random import below, uniforms
 
@@ -136,7 +136,8 @@ class Binding:
         sampled: rows that the sampler draws; `None` if it does not say.
         view_set: set that the images replay; targets of views must be of the same.
         view_cards: cards of its columns, by view.
-        picks: how a captioner's caption is picked, by captioner.
+        picks: how a caption is picked, by `pool_name` of its captioners.
+        nums: how many of each captioner's captions are used, by `pool_name`; 0 for all.
         counts: stored captions a row, by captioner, where a card says.
         lock: held while a tokenizer, which counts, is called.
     """
@@ -149,6 +150,7 @@ class Binding:
     view_set: str | None = None
     view_cards: dict[int, Card] = field(default_factory=dict)
     picks: dict[str, str] = field(default_factory=dict)
+    nums: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
     check_rows: bool = True
@@ -213,11 +215,34 @@ class Binding:
         return to
 
 
+def captioners(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Return captioners as a tuple of names, at least one and each once.
+
+    Raises:
+        ConfigError: none, or one twice.
+    """
+    names = (given,) if isinstance(given, str) else tuple(given)
+    if not names or len(set(names)) < len(names) or not all(names):
+        raise ConfigError(f"captioners: expected different names, got {given!r}.")
+    return names
+
+
+def pool_name(given: str | Sequence[str]) -> str:
+    """Return what a pool of captioners is called: its names, joined by "|"."""
+    return "|".join(captioners(given))
+
+
 def pick_captions(plan: Plan, captioner: str, pick: str, counts: np.ndarray) -> np.ndarray:
     """Choose a caption of every row: `int64 [B]`, below `counts`.
 
     `"random"` draws from (seed, epoch, row); `"epoch"` gives all rows of an epoch the same place
     and goes through all places, in an order of its own, once a cycle.
+
+    Args:
+        plan: the batch.
+        captioner: `pool_name` of the captioners.
+        pick: `"random"` or `"epoch"`.
+        counts: captions of each row, of all captioners together.
     """
     if pick == "random":
         return below(uniforms(plan.draws(f"caption:{captioner}"), 0, 1)[:, 0], counts)

@@ -16,9 +16,16 @@ from understudy.data.knowledge import (
     image_column,
     text_column,
 )
-from understudy.data.loader_plan import Binding, Plan, Want, pick_captions
+from understudy.data.loader_checks import check_alike, check_caption, check_view
+from understudy.data.loader_plan import (
+    Binding,
+    Plan,
+    Want,
+    captioners,
+    pick_captions,
+    pool_name,
+)
 from understudy.data.loader_read import Cells, vectors
-from understudy.data.views import ViewPipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +39,8 @@ class TeacherEmbeddings:
         teachers: their names.
         images: read embeddings of views.
         texts: read embeddings of the samples' own texts.
-        captions: captioner whose captions' embeddings are read; None for none.
+        captions: captioner, or captioners as in `Captions`, whose captions' embeddings are read;
+            None for none.
         view_set: set of the views; left out, the one that `Images` replays.
         dims: width that each teacher's embeddings must have; empty takes any.
         dtype: storage that they must have; None takes any.
@@ -44,7 +52,7 @@ class TeacherEmbeddings:
     teachers: Sequence[str]
     images: bool = True
     texts: bool = True
-    captions: str | None = None
+    captions: str | Sequence[str] | None = None
     view_set: str | None = None
     dims: Sequence[int] = ()
     dtype: str | None = None
@@ -79,8 +87,8 @@ class TeacherEmbeddings:
 class _Column:
     """One kind of embedding of one teacher: where it is and how it is read."""
 
-    def __init__(self, key: str, view: bool = False, captioner: str | None = None) -> None:
-        self.key, self.view, self.captioner = key, view, captioner
+    def __init__(self, key: str, view: bool = False, pool: str | None = None) -> None:
+        self.key, self.view, self.pool = key, view, pool
         self.names: dict[int, str] = {}
         """Column by view or by caption; {0: ...} for the samples' own texts."""
         self.config: dict[str, Any] = {}
@@ -153,21 +161,32 @@ class EmbeddingReader:
         part.config = self._vector(teacher, part.names[0]).config
         return part
 
-    def _captions(self, teacher: str, captioner: str) -> _Column:
-        part = _Column("teacher_syn_texts", captioner=captioner)
-        columns = caption_columns(self.binding.store.columns, teacher, captioner)
-        # Without any, the first one is missing, and the error says so.
-        for s, column in enumerate(columns or [caption_column(teacher, captioner, 0)]):
-            config = self._vector(teacher, column).config
-            check_caption(column, config, captioner, s, part.config)
-            part.names[s], part.config = column, config
-        count = len(columns)
-        known = self.binding.counts.setdefault(captioner, count)
-        if known != count:
-            raise CardError(
-                f"teacher '{teacher}' has embeddings of {count} captions of '{captioner}', another "
-                f"one of {known}: embed the captions again with both."
-            )
+    def _captions(self, teacher: str, given: str | Sequence[str]) -> _Column:
+        part = _Column("teacher_syn_texts", pool=pool_name(given))
+        for captioner in captioners(given):
+            columns = caption_columns(self.binding.store.columns, teacher, captioner)
+            num = self.binding.nums.get(pool_name(given), 0)
+            if num > len(columns):
+                raise CardError(
+                    f"teacher '{teacher}' has embeddings of {len(columns)} captions of "
+                    f"'{captioner}', asked for {num}: use at most these, or embed more."
+                )
+            before: dict[str, Any] = {}
+            # Without any, the first one is missing, and the error says so.
+            used = columns[: num or None] or [caption_column(teacher, captioner, 0)]
+            for s, column in enumerate(used):
+                config = self._vector(teacher, column).config
+                check_caption(column, config, captioner, s, before)
+                check_alike(column, config, part.config)
+                part.names[len(part.names)] = column
+                before, part.config = config, config
+            count = len(columns)
+            known = self.binding.counts.setdefault(captioner, count)
+            if known != count:
+                raise CardError(
+                    f"teacher '{teacher}' has embeddings of {count} captions of '{captioner}', "
+                    f"another one of {known}: embed the captions again with both."
+                )
         return part
 
     def wants(self, plan: Plan) -> list[Want]:
@@ -183,11 +202,11 @@ class EmbeddingReader:
     def _groups(self, plan: Plan, column: _Column) -> list[tuple[int, np.ndarray | None]]:
         if column.view:
             return plan.by_view()
-        if column.captioner is None or len(column.names) == 1:
+        if column.pool is None or len(column.names) == 1:
             return [(0, None)]
         counts = np.full(len(plan.rows), len(column.names), np.int64)
-        pick = self.binding.picks.get(column.captioner, "random")
-        picked = pick_captions(plan, column.captioner, pick, counts)
+        pick = self.binding.picks.get(column.pool, "random")
+        picked = pick_captions(plan, column.pool, pick, counts)
         kinds = np.unique(picked)
         if len(kinds) == 1:
             return [(int(kinds[0]), None)]
@@ -229,56 +248,6 @@ class EmbeddingReader:
         return {
             "teachers": list(field.teachers),
             "keys": list(self.keys),
-            "captions": field.captions,
+            "captions": None if field.captions is None else pool_name(field.captions),
             "shuffle_targets": field.shuffle_targets,
         }
-
-
-def check_caption(
-    column: str, config: dict[str, Any], captioner: str, s: int, before: dict[str, Any]
-) -> None:
-    """Refuse embeddings of another captioner or place, or of other captions than those before.
-
-    Cards say `captioner`, `place` and `captions`, the hash of the captions' card; released data
-    have no `captions`.
-    """
-    for name, wanted in (("captioner", captioner), ("place", s)):
-        found = config.get(name, wanted)
-        if found != wanted:
-            raise CardError(
-                f"column '{column}' is about {name} {found!r}, expected {wanted!r}: the column was "
-                "renamed by hand; reinforce again."
-            )
-    for name in ("shape", "dtype", "captions"):
-        if before and config.get(name) != before.get(name):
-            raise CardError(
-                f"column '{column}' differs in config.{name} ({config.get(name)!r}) from the "
-                f"captions before it ({before.get(name)!r}): embed the captions of '{captioner}' "
-                "again with overwrite."
-            )
-
-
-def check_view(binding: Binding, card: Card, view_set: str, k: int) -> None:
-    """Refuse targets of another view set, view, view configuration or draw than is replayed.
-
-    Cards say `set`, the view (`view`, or `k` where that is not the K of top-K), and `views`, the
-    hash of the view configuration; released data have no `views`.
-    """
-    column, config = card.column, card.config
-    view = config.get("view", config.get("k"))
-    for name, found, wanted in (("set", config.get("set"), view_set), ("view", view, k)):
-        if found is not None and found != wanted:
-            raise CardError(
-                f"column '{column}' is about {name} {found!r}, expected {wanted!r}: the column was "
-                "renamed by hand; reinforce again."
-            )
-    views = binding.view_cards.get(k)
-    if views is None or "views" not in config:
-        return
-    wanted = ViewPipeline.from_card(views).config.hash
-    if (config["views"], card.seed) != (wanted, views.seed):
-        raise CardError(
-            f"column '{column}' was computed on other views than 'view.{view_set}.{k}' holds now "
-            f"(configuration {config['views']}, seed {card.seed}; stored {wanted}, seed "
-            f"{views.seed}): reinforce that teacher again."
-        )

@@ -11,9 +11,9 @@ import pyarrow as pa
 from understudy.core.errors import CardError, DataError
 from understudy.data.card import Card
 from understudy.data.knowledge import decode_topk, topk_column
+from understudy.data.loader_checks import check_view
 from understudy.data.loader_plan import Binding, Plan, Want
 from understudy.data.loader_read import Cells
-from understudy.data.loader_targets import check_view
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class TopK:
         teacher: name of the teacher, or of the ensemble.
         view_set: set of the views; left out, the one that `Images` replays.
         k: K that must be stored; None takes any.
+        keep: how many of the stored probabilities a batch holds, the largest ones; 0 keeps all.
         num_classes: classes that the teacher must know; None takes any.
         fingerprint: hash of the teacher's weights; None takes any.
         label: column of labels, read if p is below 1.
@@ -38,6 +39,7 @@ class TopK:
     teacher: str
     view_set: str | None = None
     k: int | None = None
+    keep: int = 0
     num_classes: int | None = None
     fingerprint: str | None = None
     label: str = "label"
@@ -84,6 +86,11 @@ class TopKReader:
                 f"column '{column}' holds the {width} largest probabilities, asked for "
                 f"{self.field.k}: reinforce with topk={self.field.k}, or ask for {width}."
             )
+        if not 0 <= self.field.keep <= max(width, 1):
+            raise CardError(
+                f"column '{column}' holds the {width} largest probabilities, asked to keep "
+                f"{self.field.keep}: reinforce with more, or keep at most {width} (0 for all)."
+            )
         classes = config.get("classes")
         if None not in (classes, self.field.num_classes) and classes != self.field.num_classes:
             raise CardError(
@@ -116,6 +123,10 @@ class TopKReader:
             p[places], ids[places] = values, classes
         assert p is not None
         assert ids is not None
+        if 0 < self.field.keep < p.shape[1]:
+            # Released records are not sorted.
+            largest = np.argsort(-p, axis=1, kind="stable")[:, : self.field.keep]
+            p, ids = (np.take_along_axis(v, largest, axis=1) for v in (p, ids))
         if self.one_hot and plan.plain.any():
             labels = got[-1].numpy().astype(np.int64)
             p[plan.plain], ids[plan.plain] = one_hot(labels[plan.plain], p.shape[1])
@@ -130,6 +141,7 @@ class TopKReader:
             "topk": self.field.teacher,
             "view_set": self.view_set,
             "shuffle_targets": self.field.shuffle_targets,
+            **({"keep": self.field.keep} if self.field.keep else {}),
         }
 
 

@@ -70,14 +70,15 @@ class Store(Reader):
             DataError: a store is there already, an id is doubled or missing, a batch does not fit;
                 the message names it.
         """
+        entries = {META_KEY: store_write.plain_meta(meta or {})}
         store_write.create(
             path,
             batches,
             schema=schema,
             overwrite=overwrite,
-            meta=meta,
             rows_per_fragment=rows_per_fragment,
             storage_options=storage_options,
+            described=lambda num_rows: entries,
         )
         return cls.open(path, storage_options=storage_options)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from understudy.data.store_ids import Ids, fragment_ids, stored_ids
 from understudy.data.store_lance import (
     FORMAT,
     FORMAT_KEY,
-    META_KEY,
     UID_KEY,
     Change,
     Handle,
@@ -120,11 +119,22 @@ def create(
     *,
     schema: pa.Schema | None,
     overwrite: bool,
-    meta: Mapping[str, Any] | None,
     rows_per_fragment: int,
     storage_options: dict[str, str] | None,
+    described: Callable[[int], Mapping[str, str]],
 ) -> None:
-    """Write a new store; see `Store.create`."""
+    """Write a new store in one commit; see `Store.create`.
+
+    Args:
+        path: local path or object-store URL.
+        batches: the rows.
+        schema: the columns; taken from the first batch when absent.
+        overwrite: replace a store that is there.
+        rows_per_fragment: largest number of rows of a fragment.
+        storage_options: passed to Lance.
+        described: called with the number of rows when all are written, before the commit; returns
+            the store's metadata: `META_KEY`, and what belongs to knowledge columns.
+    """
     exists = _exists(path, storage_options)
     if exists and not overwrite:
         raise DataError(f"{path}: there is a store already; pass overwrite=True to replace it.")
@@ -139,7 +149,7 @@ def create(
     ):
         raise DataError(f"{path}: exists and is not a store; choose another place.")
     try:
-        _create(path, batches, schema, exists, meta, rows_per_fragment, storage_options)
+        _create(path, batches, schema, exists, rows_per_fragment, storage_options, described)
     except BaseException:
         if leftovers(path):
             shutil.rmtree(path, ignore_errors=True)
@@ -151,19 +161,19 @@ def _create(
     batches: Iterable[Batch],
     schema: pa.Schema | None,
     exists: bool,
-    meta: Mapping[str, Any] | None,
     rows_per_fragment: int,
     storage_options: dict[str, str] | None,
+    described: Callable[[int], Mapping[str, str]],
 ) -> None:
     stream = _Stream(batches, schema)
-    metadata = {
-        FORMAT_KEY: FORMAT,
-        UID_KEY: uuid.uuid4().hex,
-        META_KEY: plain_meta(meta or {}),
-    }
     mode = "overwrite" if exists else "create"
     fragments = write_fragments(stream, str(path), mode, rows_per_fragment, storage_options)
     stream.ids.check_unique(fragment_ids(path, fragments, storage_options))
+    metadata = {
+        FORMAT_KEY: FORMAT,
+        UID_KEY: uuid.uuid4().hex,
+        **described(stream.ids.num_rows),
+    }
     lance = lance_module()
     lance.LanceDataset.commit(
         str(path),

@@ -104,7 +104,10 @@ def check_boxes(sizes: np.ndarray, boxes: np.ndarray, names: Sequence[str]) -> N
         return
     i = int(np.argmax(empty | outside))
     if empty[i]:
-        raise DataError(f"{names[i]}: the stored crop box {boxes[i].tolist()} is empty.")
+        raise DataError(
+            f"{names[i]}: the stored crop box {boxes[i].tolist()} is empty; reinforce that row "
+            "again."
+        )
     raise DataError(
         f"{names[i]} is {sizes[i, 0]}x{sizes[i, 1]} pixels (height x width), too small for its "
         f"stored crop box {boxes[i].tolist()} (top, left, height, width): the image was resized "

@@ -31,11 +31,19 @@ def view_columns(store: Store, view_set: str) -> list[str]:
     return sorted(found, key=lambda c: int(c[len(prefix) :]))
 
 
-def partner_images(store: Store, image: str, params: np.ndarray) -> list[bytes | None] | None:
+def partner_images(
+    store: Store, image: str, params: np.ndarray, names: Sequence[str] | None = None
+) -> list[bytes | None] | None:
     """Return the encoded partner of each mixed record (`None` elsewhere), read in one take.
 
+    Args:
+        store: where the images are.
+        image: the payload column with the encoded images.
+        params: view records.
+        names: what to call each record's row in errors.
+
     Raises:
-        DataError: a partner's row is not in the store; the message names it.
+        DataError: a partner's row is not in the store; the message names both rows.
     """
     if "mix" not in (params.dtype.names or ()):
         return None
@@ -43,9 +51,11 @@ def partner_images(store: Store, image: str, params: np.ndarray) -> list[bytes |
     found: list[bytes | None] = [None] * len(params)
     rows = params["id2"][mixed]
     if len(rows) and rows.max() >= store.num_rows:
+        i = mixed[np.argmax(rows)]
         raise DataError(
-            f"a stored view mixes in row {int(rows.max())} (id2), but the store has "
-            f"{store.num_rows} rows: the partner is missing; restore it or reinforce again."
+            f"{names[i] if names else f'view record {i}'}: its stored view mixes in row "
+            f"{int(rows.max())} (id2), but the store has {store.num_rows} rows: the partner is "
+            "missing; restore it or reinforce again."
         )
     if len(rows):
         for i, data in zip(mixed, store.take(rows, [image]).column(0).to_pylist(), strict=True):
@@ -66,7 +76,7 @@ def _check_column(
     params = pipeline.unpack(store.array(column, chosen))
     images = store.take(chosen, [image]).column(0).to_pylist()
     names = [f"row {r}" for r in chosen]
-    partners = partner_images(store, image, params)
+    partners = partner_images(store, image, params, names)
     views = pipeline.apply(images, params, partners=partners, names=names)
     problems = []
     for row, view, value in zip(chosen.tolist(), views, pipeline.checksum(views), strict=True):

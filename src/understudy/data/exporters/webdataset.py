@@ -17,6 +17,7 @@ import numpy as np
 
 from understudy.core.config import check_choice
 from understudy.core.files import write_json
+from understudy.core.hashing import hash_data
 from understudy.data.exporters.common import prepare, store_uid, write_shards
 from understudy.data.exporters.selection import Selection, select
 from understudy.data.interchange import (
@@ -42,6 +43,7 @@ from understudy.data.view_reference import to_reference_list
 log = logging.getLogger(__name__)
 
 EMBEDDINGS = ("npz", "pth.gz")
+NAMES = ("number", "content")
 BATCH_ROWS = 128
 _KEY = re.compile(r"[A-Za-z0-9_\-]+")
 
@@ -56,6 +58,7 @@ def export_webdataset(
     captioners: Sequence[str] | None = None,
     image: str = "image",
     rows_per_shard: int = 10_000,
+    names: str = "number",
     overwrite: bool = False,
 ) -> list[Path]:
     """Write tars that trainers of released reinforced data read; plain ones without knowledge.
@@ -74,6 +77,8 @@ def export_webdataset(
         captioners: default all; several get a key each in `syn.json`.
         image: the column with the encoded images.
         rows_per_shard: rows a tar.
+        names: `number` calls tars 00000000.tar and so on; `content` adds a hash of the store's
+            content and the options, so that no other export has the same names.
         overwrite: replace another export in the folder.
 
     Returns:
@@ -83,18 +88,28 @@ def export_webdataset(
         DataError: something chosen is not in the store or not filled, or another export is there.
     """
     check_choice(embeddings, EMBEDDINGS, "embeddings")
+    check_choice(names, NAMES, "names")
     folder = Path(destination)
     chosen = select(store, view_set, teachers, captioners)
     if chosen.left_out:
         log.warning("no place in WebDataset tars for: %s", ", ".join(chosen.left_out))
     keys = {c: caption_key(c, len(chosen.captioners) > 1) for c in chosen.captioners}
     plan = _Plan(store, chosen, embeddings, image, keys)
-    done = prepare(folder, _description(store, plan, rows_per_shard), overwrite)
+    description = _description(store, plan, rows_per_shard)
+    done = prepare(folder, description, overwrite)
     if chosen.views is not None:
         augmentation = {"image_augmentation": views_to_reference(chosen.views)}
         data = {"num_samples": chosen.count, "reinforce": augmentation}
         write_json(folder / AUGMENTATION, data)
-    return write_shards(folder, store, rows_per_shard, "{:08d}.tar", done, plan.write)
+    tail = ".tar" if names == "number" else f"-{_content(store, description)}.tar"
+    return write_shards(folder, store, rows_per_shard, "{:08d}" + tail, done, plan.write)
+
+
+def _content(store: Store, description: Mapping[str, Any]) -> str:
+    """Return a hash of what decides a tar's bytes: not of where, when or how fast it was made."""
+    left_out = ("store", "cards", "meta")
+    options = {k: v for k, v in description.items() if k not in left_out}
+    return hash_data([store.content_hash(), options])[:16]
 
 
 def _description(store: Store, plan: _Plan, rows_per_shard: int) -> dict[str, Any]:

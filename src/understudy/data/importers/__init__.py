@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from understudy.core.config import check_keys
 from understudy.core.errors import ConfigError, DataError
 from understudy.core.lazy import LazyTable
+from understudy.data.importers.sources import named_files, there_is
 from understudy.data.scenes import from_source, is_scene
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ IMPORTERS = LazyTable(
         "parquet": f"{_HERE}.parquet:import_parquet",
         "hf": f"{_HERE}.hf:import_hf",
         "dr-reference": f"{_HERE}.reference:import_reference",
+        "conversations": f"{_HERE}.conversations:import_conversations",
     },
 )
 _HF_FILES = ("dataset_dict.json", "state.json")
@@ -47,7 +49,9 @@ def _kind_of_file(path: Path) -> str | None:
     if name.endswith(".pth.tar"):
         return "dr-reference"
     if name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.zstd", ".ndjson")):
-        return "jsonl"
+        from understudy.data.importers.reinforced_lines import is_reinforced
+
+        return "webdataset" if is_reinforced(path) else "jsonl"
     if name.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst")):
         return _kind_of_tar(path)
     if name.endswith(".parquet"):
@@ -78,6 +82,9 @@ def detect_kind(source: str | Path) -> str:
         DataError: no such place, nothing known in it, or several kinds mixed.
     """
     source = Path(source)
+    named = named_files(source)
+    if named is not None:
+        source = named[0]
     if source.is_file():
         kind = _kind_of_file(source)
         if kind is None:
@@ -139,7 +146,7 @@ def import_dir(
     if is_scene(source):
         check_keys(options, ("overwrite",), "import of a scene set")
         return from_source(source, store, overwrite=bool(options.get("overwrite")))
-    if not Path(source).exists():
+    if not there_is(source):
         raise DataError(f"{source}: no such file or folder.")
     kind = kind or detect_kind(source)
     if kind not in IMPORTERS:

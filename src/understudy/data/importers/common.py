@@ -18,7 +18,8 @@ from understudy.core.errors import ConfigError, DataError
 from understudy.data import store_rows
 from understudy.data.card import Card
 from understudy.data.decode import decode, image_size
-from understudy.data.store_lance import CARD_KEY, ROWS_KEY, Change, Handle, is_url
+from understudy.data.store_lance import CARD_KEY, META_KEY, ROWS_KEY, is_url
+from understudy.data.store_write import ROWS_PER_FRAGMENT, create, plain_meta
 
 if TYPE_CHECKING:
     from understudy.data.store import Store
@@ -175,7 +176,7 @@ def write_store(
     rows_per_fragment: int | None = None,
     storage_options: dict[str, str] | None = None,
 ) -> Store:
-    """Write a store with its cards so that it is whole or absent.
+    """Write a store with its cards, in one commit, so that it is whole or absent.
 
     A local store is written under a hidden name beside its place and renamed when it is complete;
     what an interrupted import left there is thrown away by the next one.
@@ -195,13 +196,14 @@ def write_store(
     """
     from understudy.data.store import Store
 
-    cards = cards or {}
-    target = Path(path)
-    options: dict[str, Any] = {"storage_options": storage_options}
-    if rows_per_fragment is not None:
-        options["rows_per_fragment"] = rows_per_fragment
-    remote = is_url(path)
+    target, remote = Path(path), is_url(path)
     place = str(path) if remote else str(target.parent / f".{target.name}.importing")
+
+    def described(num_rows: int) -> dict[str, str]:
+        found = late() if late is not None else Late({})
+        meta = {name: fact for name, fact in found.meta.items() if fact is not None}
+        return {META_KEY: plain_meta(meta), **_knowledge(cards or {}, found, num_rows)}
+
     if not remote:
         if target.exists() and not target.is_dir():
             raise DataError(f"{path}: exists and is not a store; choose another place.")
@@ -213,18 +215,23 @@ def write_store(
         shutil.rmtree(place, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        Store.create(place, batches, schema=schema, overwrite=remote and overwrite, **options)
-        found = late() if late is not None else Late({})
-        _attach(place, cards, found, storage_options)
-        store = Store.open(place, storage_options=storage_options)
-        if found.meta:
-            store.set_meta(**found.meta)
+        create(
+            place,
+            batches,
+            schema=schema,
+            overwrite=remote and overwrite,
+            rows_per_fragment=(
+                ROWS_PER_FRAGMENT if rows_per_fragment is None else rows_per_fragment
+            ),
+            storage_options=storage_options,
+            described=described,
+        )
     except BaseException:
         if not remote:
             shutil.rmtree(place, ignore_errors=True)
         raise
     if remote:
-        return store
+        return Store.open(path, storage_options=storage_options)
     if target.exists():
         old = target.parent / f".{target.name}.replaced"
         shutil.rmtree(old, ignore_errors=True)
@@ -236,30 +243,17 @@ def write_store(
     return Store.open(path)
 
 
-def _attach(
-    place: str,
-    cards: Mapping[str, Card],
-    late: Late,
-    storage_options: dict[str, str] | None,
-) -> None:
-    """Give columns that are already written their cards, in one commit."""
-    if not cards:
-        return
-    handle = Handle(place, None, storage_options)
-    changes = {}
-    every = np.ones(handle.num_rows, bool)
+def _knowledge(cards: Mapping[str, Card], late: Late, num_rows: int) -> dict[str, str]:
+    """Return the entries that make columns knowledge: their cards, and which rows they fill."""
+    entries = {}
+    every = np.ones(num_rows, bool)
     for column, card in cards.items():
         more = {**card.facts, **late.facts.get(column, {})}
         filled = late.filled.get(column, every)
         done = dataclasses.replace(card, rows_done=int(filled.sum()), facts=more)
-        changes[CARD_KEY + column] = done.to_json()
-        changes[ROWS_KEY + column] = store_rows.encode(filled)
-
-    def build(dataset: Any) -> Change:
-        fragments = [f.metadata for f in dataset.get_fragments()]
-        return Change(fragments, dataset.lance_schema, changes)
-
-    handle.change(build, f"cards of {len(cards)} imported columns")
+        entries[CARD_KEY + column] = done.to_json()
+        entries[ROWS_KEY + column] = store_rows.encode(filled)
+    return entries
 
 
 def import_facts(kind: str, source: Any, skips: Skips | None = None) -> dict[str, Any]:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from understudy.core.errors import DataError, MissingExtraError
-from understudy.core.progress import Bar, bar
-from understudy.data.importers.common import (
-    BATCH_ROWS,
-    Late,
-    Pool,
-    Skips,
-    check_mode,
-    import_facts,
-    write_store,
-)
+from understudy.core.progress import Bar
+from understudy.data.importers.common import BATCH_ROWS
+from understudy.data.importers.table_import import Batches, Source, import_table
 from understudy.data.importers.tables import TableReader
 
 if TYPE_CHECKING:
@@ -40,6 +33,47 @@ def _load(source: Path) -> dict[str, Any]:
     if isinstance(found, dict):
         return {str(name): data for name, data in found.items()}
     return {"": found}
+
+
+def _look(source: Path, split: str | None) -> Source:
+    parts = {name: data.with_format("arrow") for name, data in _load(source).items()}
+    first_name, first = next(iter(parts.items()))
+    schema = first.features.arrow_schema.remove_metadata()
+    for name, data in parts.items():
+        if data.features.arrow_schema.remove_metadata() != schema:
+            raise DataError(
+                f"{source}: part '{name}' has other columns than '{first_name}'; import them apart."
+            )
+    by_part = split is None and first_name != "" and "split" not in schema.names
+    if by_part:
+        schema = schema.append(pa.field("split", pa.string()))
+
+    def batches(progress: Bar) -> Batches:
+        for name, data in parts.items():
+            row = 0
+            for table in data.iter(BATCH_ROWS):
+                if by_part:
+                    table = table.append_column("split", pa.array([name] * len(table)))
+                table = table.select(schema.names).cast(schema)
+                for batch in table.combine_chunks().to_batches():
+                    yield name or source.name, row, batch
+                    row += batch.num_rows
+                progress.advance(len(table))
+
+    def meta(reader: TableReader) -> dict[str, Any]:
+        theirs = next((t for t, ours in reader.names.items() if ours == "label"), None)
+        classes = getattr(first.features.get(theirs), "names", None) if theirs else None
+        return {"classes": list(classes)} if classes else {}
+
+    return Source(
+        kind="hf",
+        schema=schema,
+        batches=batches,
+        make_id=lambda place, row: f"{place}-{row:09d}",
+        total=sum(len(data) for data in parts.values()),
+        unit="rows",
+        meta=meta,
+    )
 
 
 def import_hf(
@@ -76,52 +110,16 @@ def import_hf(
         MissingExtraError: `datasets` is not installed.
         DataError: not such a folder, parts with different columns, an id that comes again.
     """
-    source = Path(source)
-    check_mode(check_images)
-    parts = {name: data.with_format("arrow") for name, data in _load(source).items()}
-    skips = Skips(on_missing or "error")
-    first_name, first = next(iter(parts.items()))
-    schema = first.features.arrow_schema.remove_metadata()
-    for name, data in parts.items():
-        if data.features.arrow_schema.remove_metadata() != schema:
-            raise DataError(
-                f"{source}: part '{name}' has other columns than '{first_name}'; import them apart."
-            )
-    by_part = split is None and first_name != "" and "split" not in schema.names
-    if by_part:
-        schema = schema.append(pa.field("split", pa.string()))
-
-    def make_id(place: str, row: int) -> str:
-        return f"{place}-{row:09d}"
-
-    reader = TableReader(schema, columns, source, split, skips, check_images, make_id)
-
-    def batches(progress: Bar) -> Iterator[tuple[str, int, pa.RecordBatch]]:
-        for name, data in parts.items():
-            row = 0
-            for table in data.iter(BATCH_ROWS):
-                if by_part:
-                    table = table.append_column("split", pa.array([name] * len(table)))
-                table = table.select(schema.names).cast(schema)
-                for batch in table.combine_chunks().to_batches():
-                    yield name or source.name, row, batch
-                    row += batch.num_rows
-                progress.advance(len(table))
-
-    def late() -> Late:
-        meta: dict[str, Any] = {"import": import_facts("hf", source, skips)}
-        theirs = next((t for t, ours in reader.names.items() if ours == "label"), None)
-        classes = getattr(first.features.get(theirs), "names", None) if theirs else None
-        return Late({**meta, "classes": list(classes)} if classes else meta)
-
-    total = sum(len(data) for data in parts.values())
-    with bar("import", total, "rows") as progress, Pool(threads) as pool:
-        return write_store(
-            store,
-            reader.read(batches(progress), pool),
-            reader.schema,
-            late=late,
-            overwrite=overwrite,
-            rows_per_fragment=rows_per_fragment,
-            storage_options=storage_options,
-        )
+    return import_table(
+        lambda path: _look(path, split),
+        source,
+        store,
+        columns=columns,
+        split=split,
+        on_missing=on_missing,
+        check_images=check_images,
+        threads=threads,
+        overwrite=overwrite,
+        rows_per_fragment=rows_per_fragment,
+        storage_options=storage_options,
+    )

@@ -13,18 +13,11 @@ from typing import IO, TYPE_CHECKING, Any
 import pyarrow as pa
 
 from understudy.core.errors import ConfigError, DataError
-from understudy.core.progress import Bar, bar
-from understudy.data.importers.common import (
-    BATCH_ROWS,
-    Late,
-    Pool,
-    Skips,
-    check_mode,
-    import_facts,
-    write_store,
-)
-from understudy.data.importers.streams import RESUME, open_stream
-from understudy.data.importers.tables import TableReader, our_names
+from understudy.core.progress import Bar
+from understudy.data.importers.common import BATCH_ROWS
+from understudy.data.importers.streams import RESUME, find_files, open_stream
+from understudy.data.importers.table_import import Batches, Source, import_table
+from understudy.data.importers.tables import our_names
 from understudy.data.interchange import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -33,17 +26,6 @@ if TYPE_CHECKING:
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.zstd", ".ndjson")
 INFER_ROWS = 10_000
 MAX_LINE = 1 << 28
-
-
-def find_files(source: Path) -> list[Path]:
-    """Return the JSON-lines files of a folder and the folders in it, sorted, or the one file."""
-    if source.is_file():
-        return [source]
-    found = [p for p in source.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file()]
-    found = [p for p in found if not p.name.startswith(".") and p.name != "manifest.jsonl"]
-    if not found:
-        raise DataError(f"{source}: no files of JSON lines ({', '.join(SUFFIXES)}) in this folder.")
-    return sorted(found, key=lambda p: p.relative_to(source).as_posix())
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -113,88 +95,6 @@ def _infer(rows: list[dict[str, Any]], types: Mapping[str, str], where: Path) ->
     return pa.schema(list(fields.items()))
 
 
-def import_jsonl(
-    source: str | Path,
-    store: str | Path,
-    *,
-    columns: Mapping[str, str] | None = None,
-    types: Mapping[str, str] | None = None,
-    split: str | None = None,
-    on_missing: str | None = None,
-    check_images: str = "decode",
-    threads: int = 2,
-    overwrite: bool = False,
-    rows_per_fragment: int | None = None,
-    storage_options: dict[str, str] | None = None,
-) -> Store:
-    """Make a store of JSON lines: one object a line, one row an object.
-
-    Names are brought to ours as for Parquet. Types are found from the first 10,000 lines; a missing
-    field is null, objects inside a field are stored as JSON text. An image is base64 or a path
-    below the source. Without an id field the id is `<file>-<line>`.
-
-    Args:
-        source: a file or a folder of files, read in sorted order.
-        store: where the store is written.
-        columns: {our name: the file's name}, before the usual names.
-        types: {field: Arrow type} where the first lines mislead, for example `{"n": "float64"}`.
-        split: written into every row's `split`.
-        on_missing: `error` or `skip` for missing and damaged images.
-        check_images: `decode` every image, read its `header`, or `none`.
-        threads: threads that decode.
-        overwrite: replace a store that is there.
-        rows_per_fragment: rows that the store keeps together.
-        storage_options: for object stores.
-
-    Raises:
-        DataError: a line that does not parse or fit (file and line are named), an id that comes
-            again.
-    """
-    source = Path(source)
-    check_mode(check_images)
-    files = find_files(source)
-    skips = Skips(on_missing or "error")
-    peeked = [row for _, row in itertools.islice(_all(files), INFER_ROWS)]
-    if not peeked:
-        raise DataError(f"{source}: no lines.")
-    schema = _infer(peeked, types or {}, source)
-    names = our_names(schema.names, columns, str(source))
-    image = next((theirs for theirs, ours in names.items() if ours == "image"), None)
-    if image is not None:
-        at = schema.get_field_index(image)
-        schema = schema.set(
-            at, pa.field(image, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-        )
-
-    def make_id(place: str, row: int) -> str:
-        return f"{Path(place).name.split('.')[0]}-{row:09d}"
-
-    reader = TableReader(schema, columns, source, split, skips, check_images, make_id)
-
-    def batches(progress: Bar) -> Iterator[tuple[str, int, pa.RecordBatch]]:
-        for path in files:
-            lines, row = read_lines(path), 0
-            while group := list(itertools.islice(lines, BATCH_ROWS)):
-                yield str(path), row, _batch(group, schema, image, path)
-                row += len(group)
-            progress.advance(path.stat().st_size / 1e6)
-
-    def late() -> Late:
-        return Late({"import": import_facts("jsonl", source, skips)})
-
-    total = sum(p.stat().st_size for p in files) / 1e6
-    with bar("import", total, "MB") as progress, Pool(threads) as pool:
-        return write_store(
-            store,
-            reader.read(batches(progress), pool),
-            reader.schema,
-            late=late,
-            overwrite=overwrite,
-            rows_per_fragment=rows_per_fragment,
-            storage_options=storage_options,
-        )
-
-
 def _all(files: list[Path]) -> Iterator[tuple[int, dict[str, Any]]]:
     for path in files:
         yield from read_lines(path)
@@ -243,3 +143,87 @@ def _image(value: Any, path: Path, number: int) -> dict[str, Any] | None:
         return {"bytes": base64.b64decode(value, validate=True), "path": None}
     except (binascii.Error, ValueError) as error:
         raise DataError(f"{path}, line {number}: the image is not base64 ({error}).") from None
+
+
+def _look(source: Path, columns: Mapping[str, str] | None, types: Mapping[str, str]) -> Source:
+    what = f"files of JSON lines ({', '.join(SUFFIXES)})"
+    files = find_files(source, SUFFIXES, what, ("manifest.jsonl",))
+    peeked = [row for _, row in itertools.islice(_all(files), INFER_ROWS)]
+    if not peeked:
+        raise DataError(f"{source}: no lines.")
+    schema = _infer(peeked, types, source)
+    names = our_names(schema.names, columns, str(source))
+    image = next((theirs for theirs, ours in names.items() if ours == "image"), None)
+    if image is not None:
+        at = schema.get_field_index(image)
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        schema = schema.set(at, pa.field(image, kind))
+
+    def batches(progress: Bar) -> Batches:
+        for path in files:
+            lines, row = read_lines(path), 0
+            while group := list(itertools.islice(lines, BATCH_ROWS)):
+                yield str(path), row, _batch(group, schema, image, path)
+                row += len(group)
+            progress.advance(path.stat().st_size / 1e6)
+
+    return Source(
+        kind="jsonl",
+        schema=schema,
+        batches=batches,
+        make_id=lambda place, row: f"{Path(place).name.split('.')[0]}-{row:09d}",
+        total=sum(p.stat().st_size for p in files) / 1e6,
+        unit="MB",
+    )
+
+
+def import_jsonl(
+    source: str | Path,
+    store: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    types: Mapping[str, str] | None = None,
+    split: str | None = None,
+    on_missing: str | None = None,
+    check_images: str = "decode",
+    threads: int = 2,
+    overwrite: bool = False,
+    rows_per_fragment: int | None = None,
+    storage_options: dict[str, str] | None = None,
+) -> Store:
+    """Make a store of JSON lines: one object a line, one row an object.
+
+    Names are brought to ours as for Parquet. Types are found from the first 10,000 lines; a missing
+    field is null, objects inside a field are stored as JSON text. An image is base64 or a path
+    below the source. Without an id field the id is `<file>-<line>`.
+
+    Args:
+        source: a file or a folder of files, read in sorted order.
+        store: where the store is written.
+        columns: {our name: the file's name}, before the usual names.
+        types: {field: Arrow type} where the first lines mislead, for example `{"n": "float64"}`.
+        split: written into every row's `split`.
+        on_missing: `error` or `skip` for missing and damaged images.
+        check_images: `decode` every image, read its `header`, or `none`.
+        threads: threads that decode.
+        overwrite: replace a store that is there.
+        rows_per_fragment: rows that the store keeps together.
+        storage_options: for object stores.
+
+    Raises:
+        DataError: a line that does not parse or fit (file and line are named), an id that comes
+            again.
+    """
+    return import_table(
+        lambda path: _look(path, columns, types or {}),
+        source,
+        store,
+        columns=columns,
+        split=split,
+        on_missing=on_missing,
+        check_images=check_images,
+        threads=threads,
+        overwrite=overwrite,
+        rows_per_fragment=rows_per_fragment,
+        storage_options=storage_options,
+    )

@@ -34,7 +34,8 @@ _MEMBER_LIMIT = 1 << 28
 def has_parts(sample: Sample) -> set[str]:
     """Return which of `PARTS` a sample has."""
     found = {name for name, part in PARTS.items() if part in sample.parts}
-    return found | ({"embeddings"} if {"npz", "pth.gz"} & set(sample.parts) else set())
+    packed = sample.arrays or {"npz", "pth.gz"} & set(sample.parts)
+    return found | ({"embeddings"} if packed else set())
 
 
 @dataclass(slots=True)
@@ -174,7 +175,10 @@ def _strings(value: Any, where: str) -> list[str]:
 def _read_embeddings(
     sample: Sample, layout: Layout, known: Knowledge, keys: list[str], where: str
 ) -> None:
-    if "pth.gz" in sample.parts:
+    data: Any
+    if sample.arrays is not None:
+        data = sample.arrays
+    elif "pth.gz" in sample.parts:
         data = load_torch(sample.parts["pth.gz"], f"{where}, pth.gz", limit=_MEMBER_LIMIT)
     else:
         data = load_npz(sample.parts["npz"], f"{where}, npz", limit=_MEMBER_LIMIT)

@@ -6,12 +6,15 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from understudy.core.errors import DataError
-from understudy.data.importers.streams import RESUME, tar_members
+from understudy.data.importers.sources import INFO, info_counts
+from understudy.data.importers.streams import RESUME, find_files, tar_members
 from understudy.data.interchange import read_shards
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.zstd")
 
 
 @dataclass(slots=True)
@@ -22,11 +25,13 @@ class Sample:
         key: the members' common name, without extension.
         shard: the shard's path.
         parts: contents by lower-case extension (`jpg`, `syn.json`, ...).
+        arrays: embeddings by key, where they are no file of their own.
     """
 
     key: str
     shard: Path
     parts: dict[str, bytes] = field(default_factory=dict)
+    arrays: dict[str, Any] | None = None
 
     @property
     def place(self) -> str:
@@ -47,26 +52,30 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 
 def find_shards(source: Path) -> list[Path]:
-    """Return the tars of a folder and the folders in it, sorted by path, or the one tar.
+    """Return the shards of a folder and the folders in it, sorted by path, or the one shard.
+
+    Shards are tars; where there are none, files of JSON lines.
 
     Raises:
-        DataError: there are none.
+        DataError: there are neither.
     """
-    if source.is_file():
-        return [source]
-    found = [p for p in source.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file()]
-    found = [p for p in found if not p.name.startswith(".") and not p.name.endswith(".pth.tar")]
-    if not found:
-        raise DataError(f"{source}: no tar files ({', '.join(SUFFIXES)}) in this folder.")
-    return sorted(found, key=lambda p: p.relative_to(source).as_posix())
+    what = f"shards ({', '.join((*SUFFIXES, *LINES))})"
+    found = find_files(source, (*SUFFIXES, *LINES), what, ("*.pth.tar", "manifest.jsonl"))
+    tars = [path for path in found if path.name.endswith(SUFFIXES)]
+    return tars or found
 
 
 def read_shard(path: Path) -> Iterator[Sample]:
-    """Yield a shard's samples in order.
+    """Yield a shard's samples in order; of a tar, or of a file of JSON lines.
 
     Raises:
         DataError: damaged or cut off, a refused member, or a sample with the same part twice.
     """
+    if path.name.endswith(LINES):
+        from understudy.data.importers.reinforced_lines import read_json_shard
+
+        yield from read_json_shard(path)
+        return
     sample: Sample | None = None
     for member in tar_members(path):
         named = split_name(member.name)
@@ -97,19 +106,27 @@ class Counted:
     """Shards checked against the manifest beside them, where there is one.
 
     Args:
-        source: the folder or the shard.
+        source: the folder, the shard, or what names several (see `named_files`); an `info.json` has
+            counts of its own.
     """
 
     def __init__(self, source: Path) -> None:
-        folder = source if source.is_dir() else source.parent
-        self._entries = read_shards(folder)
-        self._folder = folder
+        self._manifests: dict[Path, dict[str, dict[str, Any]]] = {}
+        self._counts: dict[Path, int] = {}
+        if source.name == INFO and source.is_file():
+            self._counts = info_counts(source)
         if source.is_dir():
-            for name in self._entries:
+            folder = source
+            for name in self._manifest(folder):
                 if not (folder / name).is_file():
                     raise DataError(
                         f"{folder / name}: the manifest lists it and it is missing; {RESUME}."
                     )
+
+    def _manifest(self, folder: Path) -> dict[str, dict[str, Any]]:
+        if folder not in self._manifests:
+            self._manifests[folder] = read_shards(folder)
+        return self._manifests[folder]
 
     def read(self, path: Path) -> Iterator[Sample]:
         """Yield a shard's samples; at the end their number must be the manifest's.
@@ -117,7 +134,9 @@ class Counted:
         Raises:
             DataError: the size, the checksum or the number of samples differs.
         """
-        entry = self._entries.get(path.name) if path.parent == self._folder else None
+        entry = self._manifest(path.parent).get(path.name)
+        if entry is None and path in self._counts:
+            entry = {"num_uids": self._counts[path]}
         if entry is not None and "bytes" in entry and path.stat().st_size != entry["bytes"]:
             raise DataError(
                 f"{path}: {path.stat().st_size:,} bytes, the manifest says {entry['bytes']:,}: it "

@@ -7,11 +7,13 @@ import io
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from understudy.core.errors import DataError
+from understudy.data.importers.sources import named_files
 
 MAX_MEMBER = 1 << 29
 """Largest member of an archive that is read, in bytes."""
@@ -19,6 +21,39 @@ MAX_RATIO = 500
 """Largest ratio of unpacked to packed bytes; text reaches 10 to 50, a bomb 1,000 and more."""
 _SLACK = 64 << 20
 RESUME = "the download or export was interrupted: run it again, then this import"
+
+
+def find_files(
+    source: Path, suffixes: Sequence[str], what: str, ignored: Sequence[str] = ()
+) -> list[Path]:
+    """Return the files of a folder and the folders in it, sorted by path, or the one file.
+
+    Args:
+        source: a file, which is taken as it is, a folder, an `info.json` that lists files, or a
+            pattern such as `shards/{0000..0127}.tar`.
+        suffixes: what names end with.
+        what: what the files are called where there are none.
+        ignored: patterns of names to pass over, beside hidden files.
+
+    Raises:
+        DataError: there are none.
+    """
+    named = named_files(source)
+    if named is not None:
+        return named
+    if source.is_file():
+        return [source]
+    patterns = (".*", *ignored)
+    found = [
+        p
+        for p in source.rglob("*")
+        if p.name.endswith(tuple(suffixes))
+        and p.is_file()
+        and not any(fnmatch(p.name, pattern) for pattern in patterns)
+    ]
+    if not found:
+        raise DataError(f"{source}: no {what} in this folder.")
+    return sorted(found, key=lambda p: p.relative_to(source).as_posix())
 
 
 class _Capped(io.RawIOBase):

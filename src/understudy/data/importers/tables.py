@@ -86,6 +86,12 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 class TableReader:
     """Turns a source's batches into the store's.
 
+    Attributes:
+        names: {column of the source: our name}.
+        schema: the store's.
+        skips: what was passed over.
+        marks: where the watched columns have values.
+
     Args:
         schema: the source's schema.
         columns: {our name: the source's name}.
@@ -122,7 +128,8 @@ class TableReader:
         if split is not None:
             self.types["split"] = pa.string()
         self.schema = pa.schema(list(self.types.items()))
-        self._source, self._split, self._skips = source, split, skips
+        self.skips = skips
+        self._source, self._split = source, split
         self._check, self._make_id = check_images, make_id
         self._seen = SeenIds()
         self.marks = Marks(watch)
@@ -172,7 +179,7 @@ class TableReader:
             )
             for image in images:
                 if isinstance(image, Unusable):
-                    self._skips.add(image)
+                    self.skips.add(image)
             good = [not isinstance(image, Unusable) for image in images]
             out["image"] = pa.array(
                 [i if ok else None for i, ok in zip(images, good, strict=True)], pa.binary()

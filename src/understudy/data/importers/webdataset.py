@@ -76,7 +76,8 @@ def import_webdataset(
     """Make a store of WebDataset tars, reinforced or not.
 
     Args:
-        source: a tar or a folder of tars (`.tar`, `.tar.gz`, `.tar.zst`); read in sorted order.
+        source: a tar or a folder of tars (`.tar`, `.tar.gz`, `.tar.zst`), read in sorted order; an
+            `info.json` or a pattern with braces that lists some; the same of reinforced JSON lines.
         store: where the store is written.
         teachers: the teachers whose embeddings are concatenated, in order, with their widths;
             default: what an export of ours says, else one teacher `ensemble` of full width.
@@ -108,12 +109,13 @@ def import_webdataset(
     check_mode(check_images)
     source = Path(source)
     shards = find_shards(source)
+    home = source if source.is_dir() else shards[0].parent
     counted = Counted(source)
     index = ImageIndex(Path(images)) if images is not None else None
     # Links die: images that are not found are no error unless they are said to be one.
     skips = Skips(on_missing or "error", "" if on_missing == "error" else NO_IMAGE)
     layout, described = read_layout(
-        source, teachers, views, view_set, captioner, parts, dtype, normalize
+        home, teachers, views, view_set, captioner, parts, dtype, normalize
     )
     peeked = list(itertools.islice(_all(counted, shards), PEEK))
     plan = make_plan(peeked, layout, described, index, ids, check_images)

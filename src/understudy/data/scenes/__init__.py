@@ -7,6 +7,7 @@
 | `photos` | patches of 13 photographs |
 | `photo-scenes` | tinted digits on photographs with captions, masks and depth |
 | `ape-pairs` | digits with captions in many wordings, and a pool of mostly irrelevant pairs |
+| `qa` | canvases of one to four digits with questions and answers, small digits flagged |
 
 Nothing is downloaded. Everything is a function of its options and its seed.
 """
@@ -37,6 +38,7 @@ SCENES = LazyTable(
         "photos": "understudy.data.scenes.photos",
         "photo-scenes": "understudy.data.scenes.photo_scenes",
         "ape-pairs": "understudy.data.scenes.ape_pairs",
+        "qa": "understudy.data.scenes.qa",
     },
 )
 """Modules with `tables(**options)`, an iterator of `SceneTable`, and `meta()`."""
