@@ -49,8 +49,9 @@ def rep_mixer_block(theirs, ours, *, scale, folded):
     yield f"{theirs}.layer_scale", f"{ours}.ffn.layer_scale.gamma"
 
 
-def attention_block(theirs, ours):
-    yield from batch_norm(f"{theirs}.norm", f"{ours}.mixer.norm")
+def attention_block(theirs, ours, norm):
+    pairs = batch_norm if norm == "batch" else weight_bias
+    yield from pairs(f"{theirs}.norm", f"{ours}.mixer.norm")
     yield f"{theirs}.token_mixer.qkv.weight", f"{ours}.mixer.attention.qkv.weight"
     yield from weight_bias(f"{theirs}.token_mixer.proj", f"{ours}.mixer.attention.proj")
     yield from ffn(theirs, ours)
@@ -59,8 +60,9 @@ def attention_block(theirs, ours):
 
 
 def mci(config, *, folded=False):
-    """Yield the pairs of an MCi0-2 tower."""
-    for i, (scale, skip) in enumerate(((True, False), (True, False), (False, True))):
+    """Yield the pairs of an MCi tower."""
+    scales = config.stem_scale_branch
+    for i, (scale, skip) in enumerate(((scales, False), (scales, False), (False, True))):
         yield from mobile_one(
             f"patch_embed.{i}", f"stem.{i}", scale=scale, skip=skip, folded=folded
         )
@@ -92,7 +94,7 @@ def mci(config, *, folded=False):
         for i in range(count):
             theirs, block = f"network.{flat}.{i}", f"{ours}.blocks.{i}"
             if config.mixers[stage] == "attention":
-                yield from attention_block(theirs, block)
+                yield from attention_block(theirs, block, config.attention_norm)
             else:
                 yield from rep_mixer_block(theirs, block, scale=True, folded=folded)
         flat += 1

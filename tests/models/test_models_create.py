@@ -180,6 +180,11 @@ def test_drop_path_keeps_the_mean():
         (lambda: MciConfig(drop_path=1.0), r"expected \[0, 1\), got 1.0"),
         (lambda: VitConfig(image_size=100), "100 is not a multiple of 16"),
         (lambda: VitConfig(num_heads=7), "7 does not divide width 768"),
+        (lambda: VitConfig(stem="patch", patch_size=14, image_size=225), "not a multiple of 14"),
+        (lambda: VitConfig(patch_size=14), "the convolutional stem has stride 16, got 14"),
+        (lambda: VitConfig(stem="linear"), "'linear' is not one of conv, patch"),
+        (lambda: VitConfig(position_interpolation="area"), "not one of bilinear, bicubic"),
+        (lambda: VitConfig(drop_path=1.0), r"expected \[0, 1\), got 1.0"),
         (lambda: ConvConfig(strides=(1,)), "1 values for 3 convolutions"),
         (lambda: ConvConfig(grid=0), "expected at least 1, got 0"),
         (lambda: Preprocess(size=0), "expected at least 1 pixel"),
@@ -208,6 +213,11 @@ def test_preprocessing():
     wide[:, 6:14] = 255
     assert to_tensor([wide], Preprocess(size=8)).min() == 1.0
     assert to_tensor([wide], Preprocess(size=8, resize="squash")).min() < 1.0
+    padded = to_tensor([wide], Preprocess(size=20, resize="pad"))[0]
+    assert torch.equal(padded[:, 6:14], torch.from_numpy(wide / np.float32(255)).permute(2, 0, 1))
+    assert padded[:, :6].max() == padded[:, 14:].max() == 0.0
+    grey = to_tensor([wide.transpose(1, 0, 2)], Preprocess(size=20, resize="pad", mean=(0.5,) * 3))
+    assert torch.allclose(grey[0, :, :, :6], torch.full((3, 20, 6), 127 / 255 - 0.5))
     model = models.create("cnn-tiny")
     assert torch.equal(
         model.preprocess_images(np.zeros((1, 32, 32, 3), np.uint8)), -torch.ones(1, 3, 32, 32)
@@ -226,6 +236,7 @@ def test_preprocessing():
 @given(height=st.integers(4, 60), width=st.integers(4, 60), size=st.integers(4, 40))
 def test_preprocessing_always_fills_the_square(height, width, size):
     image = np.full((height, width, 3), 77, np.uint8)
+    assert to_tensor([image], Preprocess(size=size, resize="pad")).shape == (1, 3, size, size)
     for resize in ("shorter-side", "squash"):
         out = to_tensor([image], Preprocess(size=size, resize=resize))
         assert out.shape == (1, 3, size, size)

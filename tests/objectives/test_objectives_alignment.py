@@ -15,7 +15,7 @@ from understudy.core.errors import DataError
 from understudy.models.multimodal import linear_align
 from understudy.objectives.alignment import (
     alignment,
-    chunked_clip_loss,
+    chunked_loss,
     multi_positive_loss,
     pair_loss,
     recall_at,
@@ -87,17 +87,34 @@ def test_several_positives_against_a_loop():
     assert float(got) == pytest.approx(total / 18, rel=1e-5)
 
 
+@pytest.mark.parametrize("groups", [None, [0, 1, 0, 2, 1, 0, 3, 4, 4]])
 @pytest.mark.parametrize("chunk", [1, 4, 9, 50])
-def test_chunks_change_neither_loss_nor_gradients(chunk):
+def test_chunks_change_neither_loss_nor_gradients(chunk, groups):
+    groups = None if groups is None else torch.tensor(groups)
     found = []
     for size in (0, chunk):
         a, b = units().requires_grad_(), units(seed=1).requires_grad_()
         scale = torch.tensor(6.0, dtype=torch.float64, requires_grad=True)
-        loss = chunked_clip_loss(a, b, scale, size) if size else clip_loss(a, b, scale)
+        if size:
+            loss = chunked_loss(a, b, scale, size, groups)
+        else:
+            loss = pair_loss(a, b, scale, groups=groups)
         loss.backward()
         found.append([loss.detach(), a.grad, b.grad, scale.grad])
     for whole, part in zip(*found, strict=True):
         assert torch.allclose(whole.double(), part.double(), atol=1e-5)
+
+
+def test_no_chunk_holds_more_logits_than_its_rows(monkeypatch):
+    shapes = []
+    whole = F.log_softmax
+    monkeypatch.setattr(
+        "understudy.objectives.alignment.F.log_softmax",
+        lambda x, dim: shapes.append(tuple(x.shape)) or whole(x, dim=dim),
+    )
+    a, b = units(), units(seed=1)
+    pair_loss(a, b, 5.0, groups=torch.arange(9) // 2, chunk=4)
+    assert set(shapes) == {(4, 9), (1, 9)}
 
 
 def test_more_modalities_sum_over_their_pairs():

@@ -16,6 +16,7 @@ torch.set_num_threads(1)
 from understudy.objectives.gather import LOCAL, GatherGroup
 from understudy.objectives.contrastive import clip_loss, sigmoid_loss
 from understudy.objectives.reinforced import reinforced, reinforced_sigmoid
+from understudy.objectives.alignment import pair_loss
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
 group = GatherGroup()
@@ -27,6 +28,7 @@ def unit(rows=2 * B, dim=D):
 X, R, C = unit(), unit(), unit()
 KEYS = ("teacher_images", "teacher_texts", "teacher_syn_texts")
 T = {k: [unit(dim=5), unit(dim=9)] for k in KEYS}
+GROUPS = torch.tensor([0, 1, 0, 2, 1, 3, 0, 4])
 W = [torch.randn(D, 7, generator=generator) for _ in range(2)]
 
 def losses(rows, group):
@@ -48,6 +50,9 @@ def losses(rows, group):
                                     value=value, group=group)["loss"])
     found.append(reinforced_sigmoid(out, batch, lam=0.5, scales=(30.0, 60.0), biases=(-5.0, -7.0),
                                     group=group)["loss"])
+    for groups in (None, GROUPS[rows]):
+        for chunk in (0, 3):
+            found.append(pair_loss(*pair, groups=groups, chunk=chunk, group=group))
     grads = [torch.autograd.grad(l, (*weights, theta, bias), retain_graph=True, allow_unused=True)
              for l in found]
     return found, grads
@@ -67,7 +72,7 @@ for a, b, ga, gb in zip(local, whole, local_grads, whole_grads, strict=True):
             count += 1
 constant = group.gather_constant(X[rank * B:rank * B + B].requires_grad_())
 assert torch.equal(constant, X.detach()) and not constant.requires_grad
-assert count == 29, count
+assert count == 41, count
 print("ok", count)
 dist.destroy_process_group()
 """

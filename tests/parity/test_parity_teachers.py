@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from understudy.models.language.stops import first_sentence
 from understudy.reinforce.config import TeacherSpec
 from understudy.reinforce.teachers import create
 from understudy.reinforce.teachers.openclip import OpenClipTeacher, Options
@@ -54,6 +55,9 @@ def save_openclip(folder, config, seed):
     torch.manual_seed(seed)
     open_clip.add_model_config(_registered(folder, config))
     peer = open_clip.create_model(folder.name, pretrained=None, force_preprocess_cfg=PIXELS)
+    if hasattr(peer, "text_decoder"):
+        # OpenCLIP leaves this one to checkpoints: it is memory as it was
+        torch.nn.init.normal_(peer.text_decoder.text_projection, std=0.1)
     state = {k: v.contiguous() for k, v in peer.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
     return peer.eval()
@@ -99,24 +103,30 @@ def test_openclip_coca_writes_captions(tmp_path):
     assert [len(row) for row in captions] == [2, 2, 2]
     assert teacher.caption(images()[1:2], 2, [2])[0] == captions[1]
     assert captions != teacher.caption(images(), 2, [4, 5, 6])
-    # with next to no nucleus, sampling is OpenCLIP's greedy choice
-    greedy = OpenClipTeacher(
-        "g",
-        peer,
-        teacher.tokenizer,
-        teacher.preprocess,
-        options=Options(top_p=1e-6, max_tokens=10),
-    )
-    found = greedy.caption(images(), 1)
-    pixels = greedy._input(images())
     # (its own `generate` needs an older Transformers than the locked one)
-    end = teacher.tokenizer.eot_token_id
-    ids = torch.full((3, 1), teacher.tokenizer.sot_token_id)
+    start, end = teacher.tokenizer.sot_token_id, teacher.tokenizer.eot_token_id
+    pixels = teacher._input(images())
+    ids = torch.full((3, 1), start)
     with torch.no_grad():
-        while ids.shape[1] < 10:
+        while ids.shape[1] < 11:
             chosen = peer(pixels, ids, output_labels=False)["logits"][:, -1].argmax(-1)
             ids = torch.cat([ids, chosen[:, None]], dim=1)
-    assert [row[0] for row in found] == [greedy._text(row[1:], end) for row in ids.tolist()]
+    rows = [row[1 : row.index(end)] if end in row else row[1:] for row in ids.tolist()]
+    expected = [[first_sentence(teacher.tokenizer.decode(row))] for row in rows]
+    for options in ({"method": "greedy"}, {"top_p": 1e-6}, {"top_k": 1}):
+        writer = OpenClipTeacher(
+            "g",
+            peer,
+            teacher.tokenizer,
+            teacher.preprocess,
+            options=Options(max_tokens=10, **options),
+        )
+        assert writer.caption(images(), 1) == expected, options
+    beam = Options(method="beam", beams=3, max_tokens=6)
+    writer = OpenClipTeacher("b", peer, teacher.tokenizer, teacher.preprocess, options=beam)
+    found = writer.caption(images(), 2)
+    assert [len(row) for row in found] == [2, 2, 2]
+    assert found == writer.caption(images(), 2, 9)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from understudy.models.language.cache import KeyValues
 from understudy.models.layers import DropPath, LayerNormFP32
 
 Tokens = Float[Tensor, "batch length width"]
+Mask = Bool[Tensor, "batch 1 queries keys"]
+"""True where a query may attend to a key."""
 
 
 class SelfAttention(nn.Module):
@@ -30,12 +34,29 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tokens) -> Tokens:
-        """Return the attended tokens."""
+    def forward(
+        self, x: Tokens, cache: KeyValues | None = None, mask: Mask | None = None
+    ) -> Tokens:
+        """Return the attended tokens.
+
+        Args:
+            x: tokens; with a cache, those that follow the ones in it.
+            cache: keys and values of earlier tokens; those of `x` are added to it.
+            mask: what may be attended to, instead of what `causal` says.
+        """
         batch, length, width = x.shape
         qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, width // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        causal = self.causal and mask is None
+        if cache is not None:
+            before = cache.length
+            key, value = cache.append(key, value)
+            if causal and before:
+                causal = False
+                if length > 1:
+                    seen = torch.ones(length, before + length, dtype=torch.bool, device=x.device)
+                    mask = seen.tril(before)[None, None]
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
         return self.proj(out.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -71,7 +92,9 @@ class TransformerBlock(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tokens) -> Tokens:
-        """Return the block's output."""
-        x = x + self.drop_path(self.attention(self.norm1(x)))
+    def forward(
+        self, x: Tokens, cache: KeyValues | None = None, mask: Mask | None = None
+    ) -> Tokens:
+        """Return the block's output; see `SelfAttention` for cache and mask."""
+        x = x + self.drop_path(self.attention(self.norm1(x), cache, mask))
         return x + self.drop_path(self.fc2(self.act(self.fc1(self.norm2(x)))))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from understudy.core.config import check_choice
 from understudy.core.errors import ModelError
 from understudy.models.fold import FOLD_MODES, FoldMode, fold_module
+from understudy.models.image.pyramid import HasPyramid, Pyramid
 from understudy.models.preprocess import Preprocess, to_tensor
 
 UNFOLDED = "no"
@@ -44,6 +45,40 @@ class Model(nn.Module):
     def preprocess_images(self, images: Any) -> Float[Tensor, "batch 3 size size"]:
         """Turn uint8 [B, H, W, 3], or a list of uint8 [H, W, 3], into the model's input."""
         return to_tensor(images, self.preprocess)
+
+    def _backbone(self) -> HasPyramid:
+        tower = getattr(self, "image", None)
+        if not isinstance(tower, HasPyramid):
+            raise ModelError(
+                f"pyramid: {type(self).__name__} has no image tower with maps at several strides."
+            )
+        return tower
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """Pixels per position of each map of `pyramid`; known without running anything."""
+        return self._backbone().pyramid_strides
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """Channels of each map of `pyramid`; known without running anything."""
+        return self._backbone().pyramid_channels
+
+    def pyramid(self, images: Float[Tensor, "batch 3 height width"]) -> Pyramid:
+        """Return the image tower's (stride, map) pairs, in training or inference form.
+
+        Args:
+            images: normalised; any height and width that are multiples of the largest stride (pad
+                first, crop the result).
+
+        Returns:
+            maps [batch, channels, height / stride, width / stride] in the tower's order: finest
+            first; a ViT's maps all have one stride.
+
+        Raises:
+            ModelError: sides that are not multiples, or no such tower.
+        """
+        return self._backbone().pyramid(images)
 
     def fold(self, mode: FoldMode = "all") -> Self:
         """Return the inference form: a new model with equal outputs in eval mode.

@@ -13,17 +13,25 @@ from understudy.core.seeds import seed_for
 from understudy.models.base import Model
 from understudy.models.image.classifier import Classifier, ClassifierConfig
 from understudy.models.multimodal.clip import CLIP, CLIPConfig
+from understudy.models.multimodal.coca import CoCa, CoCaConfig
+from understudy.models.multimodal.vlm import VLM
+from understudy.models.multimodal.vlm_config import VLMConfig
 from understudy.models.text.tokenizer import Tokenizer
 from understudy.models.towers import image_config
 
-ModelConfig = CLIPConfig | ClassifierConfig
-KINDS = {"clip": CLIPConfig, "classifier": ClassifierConfig}
+ModelConfig = CLIPConfig | CoCaConfig | ClassifierConfig | VLMConfig
+KINDS = {
+    "clip": CLIPConfig,
+    "coca": CoCaConfig,
+    "classifier": ClassifierConfig,
+    "vlm": VLMConfig,
+}
 
 
-def config_to_dict(config: ModelConfig) -> dict[str, Any]:
-    """Return plain data for a model's configuration, with its kind."""
+def config_to_dict(config: ModelConfig, *, full: bool = False) -> dict[str, Any]:
+    """Return plain data for a model's configuration, with its kind; `full` as for `to_dict`."""
     kind = next(k for k, c in KINDS.items() if isinstance(config, c))
-    return {"kind": kind, **to_dict(config)}
+    return {"kind": kind, **to_dict(config, full=full)}
 
 
 def config_from_dict(data: Mapping[str, Any], where: str = "config") -> ModelConfig:
@@ -64,13 +72,13 @@ def override(config: ModelConfig, changes: Mapping[str, Any]) -> ModelConfig:
         *path, last = key.split(".")
         for part in path:
             node = node.setdefault(part, {})
-        value = to_dict(value)
+        value = to_dict(value, full=True)
         if isinstance(value, Mapping):
             node.setdefault(last, {}).update(value)
         else:
             node[last] = value
     _match_sizes(tree)
-    data = config_to_dict(config)
+    data = config_to_dict(config, full=True)
     _merge(data, tree, type(config).__name__)
     return config_from_dict(data, type(config).__name__)
 
@@ -103,7 +111,7 @@ def build(
 
     Args:
         config: what to build.
-        tokenizer: attached to a CLIP model.
+        tokenizer: attached to a model that reads or writes texts.
         seed: of the weights; None draws from torch's global generator.
     """
     if seed is not None:
@@ -112,6 +120,10 @@ def build(
             return build(config, tokenizer=tokenizer)
     if isinstance(config, CLIPConfig):
         return CLIP(config, tokenizer)
+    if isinstance(config, CoCaConfig):
+        return CoCa(config, tokenizer)
+    if isinstance(config, VLMConfig):
+        return VLM(config, tokenizer)
     if tokenizer is not None:
         raise ConfigError("build: a classifier reads no text; leave the tokenizer out.")
     return Classifier(config)
@@ -126,8 +138,10 @@ def create_from(
 ) -> Model:
     """Build a model from a named configuration with changes; see `understudy.models.create`."""
     changes = dict(changes or {})
-    if tokenizer is not None and isinstance(config, CLIPConfig):
+    if tokenizer is not None and isinstance(config, CLIPConfig | CoCaConfig):
         changes["text.vocab_size"] = tokenizer.vocab_size
+    if tokenizer is not None and isinstance(config, VLMConfig):
+        changes["language.vocab_size"] = tokenizer.vocab_size
     if changes:
         config = override(config, changes)
     return build(config, tokenizer=tokenizer, seed=seed)

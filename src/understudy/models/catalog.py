@@ -8,22 +8,42 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from understudy.models.families import FAMILIES
 from understudy.models.image.classifier import ClassifierConfig
 from understudy.models.image.conv import ConvConfig
-from understudy.models.image.mci import MCI0, MCI1, MCI2, MCI_NANO
-from understudy.models.image.vit import VIT_B16
+from understudy.models.image.mci_sizes import (
+    MCI0,
+    MCI1,
+    MCI2,
+    MCI3,
+    MCI4,
+    MCI_NANO,
+    MCI_NANO4,
+    MCI_NANO5,
+    NAIVE,
+    NAIVE_NANO,
+)
+from understudy.models.image.vit_config import VIT_B16, VIT_L14, VIT_NANO16
 from understudy.models.multimodal.clip import CLIPConfig
+from understudy.models.multimodal.coca import CoCaConfig
 from understudy.models.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
-from understudy.models.text.transformer import BASE_TEXT, MCT, NANO_TEXT, TextConfig
+from understudy.models.text.transformer import BASE_TEXT, MCT, NANO_TEXT, WIDE_TEXT, TextConfig
 from understudy.models.towers import ImageConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def _released(name: str, image: ImageConfig, text: TextConfig) -> CLIPConfig:
-    size = Preprocess(size=image.image_size)
-    return CLIPConfig(name=name, embed_dim=512, image=image, text=text, preprocess=size)
+def _released(
+    name: str,
+    image: ImageConfig,
+    text: TextConfig,
+    embed_dim: int = 512,
+    interpolation: str = "bilinear",
+) -> CLIPConfig:
+    mean, std = FAMILIES[name]
+    pixels = Preprocess(size=image.image_size, mean=mean, std=std, interpolation=interpolation)
+    return CLIPConfig(name=name, embed_dim=embed_dim, image=image, text=text, preprocess=pixels)
 
 
 def mobileclip_s0() -> CLIPConfig:
@@ -59,6 +79,21 @@ def mobileclip2_s2() -> CLIPConfig:
 def mobileclip2_b() -> CLIPConfig:
     """ViT-B/16 and the causal base text tower: 86.3 + 63.4 M parameters."""
     return _released("mobileclip2-b", VIT_B16, TextConfig(causal=True))
+
+
+def mobileclip2_s3() -> CLIPConfig:
+    """MCi3 and the wide text tower: 125.2 + 123.7 M parameters."""
+    return _released("mobileclip2-s3", MCI3, WIDE_TEXT, 768)
+
+
+def mobileclip2_s4() -> CLIPConfig:
+    """MCi4 and the wide text tower: 321.8 + 123.7 M parameters."""
+    return _released("mobileclip2-s4", MCI4, WIDE_TEXT, 768)
+
+
+def mobileclip2_l() -> CLIPConfig:
+    """ViT-L/14 and the wide text tower: 304.0 + 123.7 M parameters."""
+    return _released("mobileclip2-l", VIT_L14, WIDE_TEXT, 768, "bicubic")
 
 
 def _small(name: str, image: ImageConfig, text: TextConfig, embed_dim: int) -> CLIPConfig:
@@ -122,6 +157,52 @@ def mci2() -> ClassifierConfig:
     return _tower("mci2", MCI2)
 
 
+def mci3() -> ClassifierConfig:
+    """MCi3 with a classification head."""
+    return _tower("mci3", MCI3)
+
+
+def mci4() -> ClassifierConfig:
+    """MCi4 with a classification head."""
+    return _tower("mci4", MCI4)
+
+
+def _backbone(name: str, image: ImageConfig) -> ClassifierConfig:
+    # what a vision-language model feeds its tower (arXiv 2412.13303): nothing cropped, [0, 1]
+    pixels = Preprocess(size=image.image_size, interpolation="bicubic", resize="pad")
+    return ClassifierConfig(name=name, num_classes=0, image=image, preprocess=pixels)
+
+
+def fastvithd() -> ClassifierConfig:
+    """FastViTHD, the vision encoder of FastVLM: MCi3 at 1,024 pixels, without a head."""
+    return _backbone("fastvithd", replace(MCI3, image_size=1024))
+
+
+def naive_4_stage() -> ClassifierConfig:
+    """Four stages scaled up: the baseline of FastViTHD, 96.9 M parameters, without a head."""
+    return _backbone("naive-4-stage", replace(NAIVE, image_size=1024))
+
+
+def mci_nano5() -> ClassifierConfig:
+    """Five stages, stride 64: MCi3 at about 1.1 M parameters, without a head."""
+    return _backbone("mci-nano5", MCI_NANO5)
+
+
+def mci_nano4() -> ClassifierConfig:
+    """Four stages, stride 32: MCi2 with the parameters of mci-nano5."""
+    return _backbone("mci-nano4", MCI_NANO4)
+
+
+def naive_nano() -> ClassifierConfig:
+    """Four stages, stride 32: naive-4-stage with the parameters of mci-nano5."""
+    return _backbone("naive-nano", NAIVE_NANO)
+
+
+def vit_nano16() -> ClassifierConfig:
+    """A plain ViT of patch 16 with the parameters of mci-nano5."""
+    return _backbone("vit-nano16", VIT_NANO16)
+
+
 def mci_nano() -> ClassifierConfig:
     """MCi-nano with a classification head, for 32x32 pictures of ten classes."""
     return _digits("mci-nano", MCI_NANO)
@@ -151,3 +232,40 @@ def cnn_small() -> ClassifierConfig:
 def cnn_tiny() -> ClassifierConfig:
     """A student CNN of about 1 k parameters for 32x32 pictures."""
     return _digits("cnn-tiny", ConvConfig(channels=(4, 6, 10), strides=(2, 2, 2)))
+
+
+def coca_vit_l14() -> CoCaConfig:
+    """ViT-L/14, 12 text and 12 + 12 decoder layers, as OpenCLIP's `coca_ViT-L-14`: 638.5 M."""
+    text = TextConfig(context_length=76, width=768, num_heads=12, causal=True)
+    return CoCaConfig(
+        name="coca-vit-l14",
+        embed_dim=768,
+        image=replace(VIT_L14, drop_path=0.0),
+        text=text,
+        decoder_depth=12,
+        num_queries=256,
+        pool_heads=8,
+        preprocess=Preprocess(size=224, mean=CLIP_MEAN, std=CLIP_STD, interpolation="bicubic"),
+        legacy_mask=True,
+    )
+
+
+def coca_nano() -> CoCaConfig:
+    """A captioner for 48x48 scenes: plain convolutions, two text layers, two decoder layers."""
+    image = ConvConfig(
+        image_size=48, channels=(16, 32, 32, 64, 64), strides=(2, 1, 2, 1, 2), grid=1
+    )
+    text = TextConfig(
+        vocab_size=512, context_length=24, width=64, depth=2, num_heads=4, causal=True
+    )
+    return CoCaConfig(
+        name="coca-nano",
+        embed_dim=64,
+        image=image,
+        text=text,
+        decoder_depth=2,
+        num_queries=17,
+        pool_heads=4,
+        preprocess=Preprocess(size=48, mean=CLIP_MEAN, std=CLIP_STD),
+        tokenizer="own",
+    )

@@ -1,5 +1,7 @@
 """Load released weights: original MobileCLIP checkpoints, OpenCLIP's and timm's state dicts.
 
+FastVLM's vision tower is read by `understudy.models.convert_vlm`.
+
 Only tensors are read, never code. What a checkpoint's family is known to expect of its input is
 checked, so that the wrong normalisation is an error and not a few lost points.
 """
@@ -17,28 +19,17 @@ from torch import Tensor
 from understudy import models
 from understudy.core.errors import DataError, ModelError
 from understudy.models.base import UNFOLDED
-from understudy.models.convert_names import (
-    FASTVIT,
-    MOBILECLIP_BRANCHES,
-    MOBILECLIP_TEXT,
-    MOBILECLIP_VIT,
-    OPENCLIP_TEXT,
-    TIMM_VIT,
-    Rules,
-    original_mci_rules,
-    rename,
-)
+from understudy.models.convert_names import FASTVIT, OPENCLIP, ORIGINAL, Naming, Rules, rename
 from understudy.models.families import FAMILIES
 from understudy.models.image.classifier import Classifier, ClassifierConfig
 from understudy.models.image.mci import MciConfig
-from understudy.models.image.vit import VitConfig
+from understudy.models.image.vit_config import VitConfig
 from understudy.models.io import assign, skeleton
 from understudy.models.multimodal.clip import CLIP, CLIPConfig
 from understudy.models.preprocess import Preprocess
 from understudy.models.text.tokenizer import Tokenizer
 
 State = Mapping[str, Tensor]
-TIMM_NORM_EPS = 1e-6
 SKIPPED = ("attn_mask", "num_batches_tracked")
 
 
@@ -82,26 +73,17 @@ def _part(state: State, prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _apply(state: State, rules: Rules) -> dict[str, Tensor]:
-    out = {}
-    for key, value in state.items():
-        key = rename(key, rules)
-        if key == "head.T":
-            key, value = "head.weight", value.T
-        out[key] = value
+def _apply(state: State, *tables: Rules) -> dict[str, Tensor]:
+    """Rename tensors by one table after the other."""
+    out = dict(state)
+    for rules in tables:
+        named, out = out, {}
+        for key, value in named.items():
+            key = rename(key, rules)
+            if key == "head.T":
+                key, value = "head.weight", value.T
+            out[key] = value
     return out
-
-
-def _image_state(state: State, config: MciConfig | VitConfig, original: bool) -> dict[str, Tensor]:
-    if isinstance(config, VitConfig):
-        out = _apply(state, MOBILECLIP_VIT if original else TIMM_VIT)
-        table = config.width, (config.image_size // 16) ** 2
-        if "positions" in out and out["positions"].numel() == table[0] * table[1]:
-            out["positions"] = out["positions"].reshape(1, table[1], table[0])
-        return out
-    if original:
-        state = _apply(state, original_mci_rules(config))
-    return _apply(state, FASTVIT)
 
 
 def _fold_state(image: State) -> str:
@@ -133,22 +115,49 @@ def _clip_config(name: str, where: str) -> CLIPConfig:
     return config
 
 
-def _clip(
-    config: CLIPConfig,
-    image: dict[str, Tensor],
-    text: dict[str, Tensor],
-    scale: Tensor,
+def _image_state(state: State, config: Any, naming: Naming) -> dict[str, Tensor]:
+    if not isinstance(config, VitConfig):
+        return _apply(state, *naming.mci(config))
+    out = _apply(state, naming.vit)
+    width, rows = config.width, config.grid**2 + config.class_position
+    if "positions" in out and out["positions"].numel() == width * rows:
+        out["positions"] = out["positions"].reshape(1, rows, width)
+    return out
+
+
+def _load_clip(
+    naming: Naming,
+    state: State,
+    name: str,
+    preprocess: Preprocess | None,
     tokenizer: Tokenizer | None,
-    where: str,
 ) -> CLIP:
-    tower = config.image
-    is_mci = isinstance(tower, MciConfig)
-    state = _fold_state(image) if is_mci else UNFOLDED
-    config = replace(config, image=replace(tower, head_bias=_drop_zero_bias(image)))
+    where = f"{naming.package} weights for {name}"
+    config = replace(_clip_config(name, where), weights=name)
+    if preprocess is not None:
+        config = replace(config, preprocess=preprocess)
+    tower: Any = config.image
+    image = _image_state(_part(state, naming.image), tower, naming)
+    text = _apply(_part(state, naming.text), *naming.texts)
+    if not image or not text or "logit_scale" not in state:
+        raise ModelError(
+            f"{where}: expected tensors under '{naming.image}' and '{naming.text}' and "
+            f"'logit_scale'; {naming.hint}."
+        )
+    if "positions" in text:
+        text["positions"] = text["positions"].reshape(text["positions"].shape[-2:])
+    is_vit = isinstance(tower, VitConfig)
+    changes: dict[str, Any] = {"head_bias": _drop_zero_bias(image)}
+    if is_vit and tower.stem == "conv":
+        changes |= naming.changes
     merged = {f"image.{k}": v for k, v in image.items()}
     merged |= {f"text.{k}": v for k, v in text.items()}
-    merged["logit_scale"] = scale.reshape(())
-    model = _finish(skeleton(config, state), merged, where)
+    merged["logit_scale"] = state["logit_scale"].reshape(())
+    model: Any = skeleton(
+        replace(config, image=replace(tower, **changes)),
+        UNFOLDED if is_vit else _fold_state(image),
+    )
+    _finish(model, merged, where)
     if tokenizer is not None:
         model.set_tokenizer(tokenizer)
     return model
@@ -172,22 +181,7 @@ def load_openclip_state_dict(
     Raises:
         ModelError: the tensors do not fit that model, or `preprocess` contradicts the family.
     """
-    where = f"OpenCLIP weights for {name}"
-    config = replace(_clip_config(name, where), weights=name)
-    if isinstance(config.image, VitConfig):
-        # OpenCLIP runs the ViT through timm: no padding in the stem, a smaller epsilon.
-        vit = replace(config.image, stem_padding=0, norm_eps=TIMM_NORM_EPS)
-        config = replace(config, image=vit)
-    if preprocess is not None:
-        config = replace(config, preprocess=preprocess)
-    image = _image_state(_part(state, "visual.trunk."), config.image, original=False)  # type: ignore[arg-type]
-    text = _apply(_part(state, "text."), OPENCLIP_TEXT)
-    if not image or not text or "logit_scale" not in state:
-        raise ModelError(
-            f"{where}: expected tensors under 'visual.trunk.' and 'text.' and 'logit_scale'; for "
-            "an original checkpoint use load_original."
-        )
-    return _clip(config, image, text, state["logit_scale"], tokenizer, where)
+    return _load_clip(OPENCLIP, state, name, preprocess, tokenizer)
 
 
 def load_original(
@@ -208,29 +202,16 @@ def load_original(
     Raises:
         ModelError: the tensors do not fit that model, or `preprocess` contradicts the family.
     """
-    where = f"original weights for {name}"
-    config = replace(_clip_config(name, where), weights=name)
-    if preprocess is not None:
-        config = replace(config, preprocess=preprocess)
-    image = _image_state(_part(state, "image_encoder.model."), config.image, original=True)  # type: ignore[arg-type]
-    text = _apply(_apply(_part(state, "text_encoder."), MOBILECLIP_BRANCHES), MOBILECLIP_TEXT)
-    if not image or not text or "logit_scale" not in state:
-        raise ModelError(
-            f"{where}: expected tensors under 'image_encoder.model.' and 'text_encoder.' and "
-            "'logit_scale'; for OpenCLIP's names use load_openclip_state_dict."
-        )
-    if "positions" in text:
-        text["positions"] = text["positions"].reshape(text["positions"].shape[-2:])
-    return _clip(config, image, text, state["logit_scale"], tokenizer, where)
+    return _load_clip(ORIGINAL, state, name, preprocess, tokenizer)
 
 
 def load_timm(state: State, name: str, *, preprocess: Preprocess | None = None) -> Classifier:
-    """Make a classifier (or image tower) from a timm `fastvit_mci0|1|2` state dict.
+    """Make a classifier (or image tower) from a timm `fastvit_mci0` to `4` state dict.
 
     Args:
         state: timm's tensors, reparameterised or not; the head's width gives the classes.
-        name: `"mci0"`, `"mci1"` or `"mci2"`.
-        preprocess: what images will go through; None takes [0, 1] as it is, which the released
+        name: `"mci0"` to `"mci4"`, or `"fastvithd"`.
+        preprocess: what images will go through; None takes the statistics that the released
             weights expect.
 
     Raises:
@@ -238,8 +219,10 @@ def load_timm(state: State, name: str, *, preprocess: Preprocess | None = None) 
     """
     where = f"timm weights for {name}"
     config = models.config(name)
-    if not isinstance(config, ClassifierConfig) or not isinstance(config.image, MciConfig):
-        raise ModelError(f"{where}: not an MCi tower; known: mci0, mci1, mci2.")
+    is_mci = isinstance(config, ClassifierConfig) and isinstance(config.image, MciConfig)
+    if not is_mci or name not in FAMILIES:
+        raise ModelError(f"{where}: not an MCi tower; known: mci0 to mci4, fastvithd.")
+    assert isinstance(config, ClassifierConfig)
     image = _apply(_part(state, ""), FASTVIT)
     head = image.get("head.weight")
     if preprocess is None:
@@ -280,6 +263,10 @@ def load_released(
         return load_original(state, name, preprocess=preprocess, tokenizer=tokenizer)
     if any(k.startswith("visual.trunk.") for k in state):
         return load_openclip_state_dict(state, name, preprocess=preprocess, tokenizer=tokenizer)
+    if any("vision_tower." in k for k in state):
+        from understudy.models.convert_vlm import load_vision_tower
+
+        return load_vision_tower(state, name, preprocess=preprocess)
     if any(k.startswith("stages.") for k in state):
         return load_timm(state, name, preprocess=preprocess)
     first = next(iter(state), "nothing")

@@ -1,14 +1,16 @@
 """How other packages name the tensors of the same networks.
 
-Facts about key names only: ml-mobileclip's original checkpoints, timm's `fastvit_mci*` and
-`vit_base_mci_224`, OpenCLIP's text towers. Each table is applied in order to a key; patterns are
+Facts about key names only: ml-mobileclip's original checkpoints (MobileCLIP2's S3, S4 and L use
+OpenCLIP's names), timm's `fastvit_mci*`, `vit_base_mci_224` and `vit_large_patch14_clip_224`,
+OpenCLIP's text towers. Each table is applied in order to a key; patterns are
 regular expressions.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from understudy.models.image.mci import MciConfig
 
@@ -101,12 +103,14 @@ TIMM_VIT: Rules = (
     (r"^patch_embed\.backbone\.([01])\.conv\.", r"stem.\1.conv.conv."),
     (r"^patch_embed\.backbone\.([01])\.bn\.", r"stem.\1.conv.bn."),
     (r"^patch_embed\.backbone\.2\.conv\.", "stem.2."),
+    (r"^patch_embed\.proj\.", "stem.0."),
+    (r"^norm_pre\.", "pre_norm."),
     (r"^cls_token$", "class_token"),
     (r"^pos_embed$", "positions"),
     (r"\.attn\.", ".attention."),
     (r"\.mlp\.", "."),
 )
-"""timm's `vit_base_mci_224` to `VitTower`."""
+"""timm's `vit_base_mci_224` and `vit_large_patch14_clip_224` to `VitTower`."""
 
 OPENCLIP_TEXT: Rules = (
     (r"^token_embedding\.", "tokens."),
@@ -158,3 +162,50 @@ def original_mci_rules(config: MciConfig) -> Rules:
         rules.append((rf"^network\.{place}\.", f"stages.{stage}.blocks."))
         place += 1
     return rules
+
+
+class Naming(NamedTuple):
+    """How a package names, and runs, a CLIP model of this family.
+
+    Attributes:
+        package: what to call its weights.
+        image: prefix of the image tower's tensors.
+        text: prefix of the text tower's.
+        vit: rules of a ViT image tower.
+        mci: tables of rules of an MCi image tower, by its configuration.
+        texts: tables of rules of the text tower.
+        changes: what differs in the configuration of a ViT with a convolutional stem.
+        hint: what to do with the other package's names.
+    """
+
+    package: str
+    image: str
+    text: str
+    vit: Rules
+    mci: Callable[[MciConfig], tuple[Rules, ...]]
+    texts: tuple[Rules, ...]
+    changes: Mapping[str, Any]
+    hint: str
+
+
+ORIGINAL = Naming(
+    package="original",
+    image="image_encoder.model.",
+    text="text_encoder.",
+    vit=MOBILECLIP_VIT,
+    mci=lambda config: (original_mci_rules(config), FASTVIT),
+    texts=(MOBILECLIP_BRANCHES, MOBILECLIP_TEXT),
+    changes={},
+    hint="for OpenCLIP's names use load_openclip_state_dict",
+)
+OPENCLIP = Naming(
+    package="OpenCLIP",
+    image="visual.trunk.",
+    text="text.",
+    vit=TIMM_VIT,
+    mci=lambda config: (FASTVIT,),
+    texts=(OPENCLIP_TEXT,),
+    # OpenCLIP runs that ViT through timm: no padding in the stem, a smaller epsilon.
+    changes={"stem_padding": 0, "norm_eps": 1e-6},
+    hint="for an original checkpoint use load_original",
+)

@@ -37,13 +37,14 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def macs(module: nn.Module, *inputs: torch.Tensor) -> int:
+def macs(module: Callable[..., Any], *inputs: Any) -> int:
     """Return the multiply-accumulates of `module(*inputs)`.
 
-    Convolutions, matrix products and attention count; additions and activations do not.
+    Convolutions, matrix products and attention count; additions, activations and table look-ups do
+    not, nor does anything that torch does not compute.
 
     Args:
-        module: on the meta device for no cost; in eval mode.
+        module: on the meta device for no cost, in eval mode; or any function that runs one.
         *inputs: on the same device.
     """
     from torch.utils.flop_counter import FlopCounterMode

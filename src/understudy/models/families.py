@@ -2,7 +2,7 @@
 
 Facts from the model cards and preprocessing tables that OpenCLIP and timm publish for them: the
 MobileCLIP S and B models and MobileCLIP2 S0, S2 and B take [0, 1] pixels as they are (mean 0,
-std 1); MobileCLIP2 S3, S4 and L take CLIP's channel statistics.
+std 1), and so does FastVLM's tower; MobileCLIP2 S3, S4 and L take CLIP's channel statistics.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ FAMILIES = {
     "mci0": PLAIN,
     "mci1": PLAIN,
     "mci2": PLAIN,
+    "mci3": CLIP_STATISTICS,
+    "mci4": CLIP_STATISTICS,
+    "fastvithd": PLAIN,
 }
 
 

@@ -23,6 +23,7 @@ from understudy.models.text.tokenizer import Tokenizer
 
 FORMAT = "understudy-model"
 VERSION = 1
+_QKV_BIAS = ".mixer.attention.qkv.bias"
 
 
 def save(model: Model, path: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
@@ -73,11 +74,14 @@ def read_header(path: str | Path) -> tuple[dict[str, Any], str | None]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a safetensors file ({error}).") from None
+        raise DataError(
+            f"{path}: not a safetensors file ({error}); released checkpoints are brought in with "
+            f"'understudy model import {path} --model NAME --out FILE'."
+        ) from None
     if "understudy" not in metadata:
         raise ModelError(
-            f"{path}: a safetensors file without this package's configuration; convert released "
-            "weights with understudy.models.convert."
+            f"{path}: a safetensors file without this package's configuration; bring released "
+            f"weights in with 'understudy model import {path} --model NAME --out FILE'."
         )
     header = json.loads(metadata["understudy"])
     if header.get("format") != FORMAT or header.get("version") != VERSION:
@@ -137,7 +141,8 @@ def load(path: str | Path, *, folded: bool | None = None) -> Model:
     model = skeleton(config_from_dict(header["config"], str(path)), state)
     assign(model, load_file(path), str(path))
     if tokenizer is not None:
-        model.set_tokenizer(Tokenizer.from_json(tokenizer))  # type: ignore[operator]
+        read = getattr(model, "read_tokenizer", Tokenizer.from_json)
+        model.set_tokenizer(read(tokenizer))  # type: ignore[operator]
     if folded and state == UNFOLDED:
         return model.fold()
     return model
@@ -189,11 +194,15 @@ def _difference(
             "these weights are not folded, the model is; load them into the unfolded model "
             "and call fold()."
         )
-    norms = {k for k in (*missing, *surplus) if ".mixer.norm." in k}
-    if norms and norms == {*missing, *surplus}:
+    differ = sorted({*missing, *surplus})
+    if all(k.endswith(_QKV_BIAS) or ".mixer.norm." in k for k in differ):
+        # only batch normalisation has statistics, or can be folded into the projection after it
+        batch = any(k in state and k.endswith((".running_mean", _QKV_BIAS)) for k in differ)
+        theirs, ours = ("batch", "layer") if batch else ("layer", "batch")
         return (
-            "the attention blocks are normalised in another way (batch or layer); set "
-            "image.attention_norm of the configuration to the checkpoint's."
+            f"{differ[0]}: the weights' attention blocks have {theirs} normalisation, the model's "
+            f"{ours} normalisation; create the model with image.attention_norm='{theirs}', or take "
+            "the weights of this model."
         )
     first = f"missing {missing[0]}" if missing else f"unknown {surplus[0]}"
     return (

@@ -46,6 +46,11 @@ def weights_path(run: str | Path, which: str = "auto") -> Path:
     return path
 
 
+def names_weights(name: str) -> bool:
+    """Say whether a name stands for stored weights and not for a model of `MODELS`."""
+    return name not in MODELS and Path(name).exists()
+
+
 def load_run(run: str | Path, which: str = "auto", *, folded: bool | None = None) -> Model:
     """Load the model of a run's folder or weights file, in eval mode.
 

@@ -11,7 +11,8 @@ from understudy.core.config import check_choice, from_dict
 from understudy.core.errors import ConfigError
 from understudy.models.image.conv import ConvConfig, ConvTower
 from understudy.models.image.mci import MciConfig, MciTower
-from understudy.models.image.vit import VitConfig, VitTower
+from understudy.models.image.vit import VitTower
+from understudy.models.image.vit_config import VitConfig
 
 ImageConfig = MciConfig | VitConfig | ConvConfig
 CONFIGS = {"mci": MciConfig, "vit": VitConfig, "conv": ConvConfig}

@@ -14,6 +14,7 @@ OBJECTIVES = LazyTable(
     {
         "clip": "understudy.objectives.contrastive:clip",
         "siglip": "understudy.objectives.contrastive:siglip",
+        "coca": "understudy.objectives.captioning:coca",
         "alignment": "understudy.objectives.alignment:alignment",
         "reinforced-clip": "understudy.objectives.reinforced:reinforced",
         "reinforced-siglip": "understudy.objectives.reinforced:reinforced_sigmoid",
@@ -21,6 +22,8 @@ OBJECTIVES = LazyTable(
         "hard-distillation": "understudy.objectives.supervised:hard_distillation",
         "online-kd": "understudy.objectives.supervised:online_kd",
         "topk": "understudy.objectives.topk:topk",
+        "segmentation": "understudy.objectives.dense:segmentation",
+        "depth": "understudy.objectives.dense:depth",
     },
 )
 """Objective names; each stands for `fn(outputs, batch, **weights) -> dict[str, Tensor]`."""

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from understudy.core.errors import DataError
 from understudy.objectives.checks import needs
-from understudy.objectives.contrastive import affinity, clip_loss
+from understudy.objectives.contrastive import affinity, clip_loss, full
 from understudy.objectives.gather import LOCAL, GatherGroup
 
 
@@ -26,7 +26,11 @@ def _mean_logit(logits: Tensor, positives: Tensor) -> Tensor:
     """Return the mean negative log-likelihood of a row's positives, averaged over rows."""
     log_p = F.log_softmax(logits.float(), dim=-1)
     weights = positives.to(log_p.dtype)
-    return -((log_p * weights).sum(-1) / weights.sum(-1)).mean()
+    return _negative_log(log_p, weights).mean()
+
+
+def _negative_log(log_p: Tensor, weights: Tensor) -> Tensor:
+    return -((log_p * weights).sum(-1) / weights.sum(-1))
 
 
 def multi_positive_loss(
@@ -54,36 +58,52 @@ def multi_positive_loss(
     return 0.5 * (_mean_logit(first, same) + _mean_logit(second, same))
 
 
-def chunked_clip_loss(
-    images: Float[Tensor, "batch dim"],
-    texts: Float[Tensor, "batch dim"],
+def chunked_loss(
+    images: Float[Tensor, "local dim"],
+    texts: Float[Tensor, "local dim"],
     scale: Tensor | float,
     chunk: int,
+    groups: Int[Tensor, " local"] | None = None,
+    *,
+    group: GatherGroup = LOCAL,
 ) -> Float[Tensor, ""]:
-    """Return `clip_loss` of one process without ever holding the whole logit matrix.
+    """Return `clip_loss`, or `multi_positive_loss`, without ever holding the whole logit matrix.
 
-    Rows are handled `chunk` at a time and their logits computed again in the backward pass: memory
-    is chunk x batch instead of batch x batch, at the price of one more product.
+    Rows are handled `chunk` at a time and their logits (and, with `groups`, which columns are
+    positive) computed again in the backward pass: memory is chunk x batch instead of local x batch,
+    at the price of one more product. Values and gradients are those of the whole matrix.
 
     Args:
-        images: unit vectors U.
-        texts: unit vectors V.
+        images: unit vectors U of this rank.
+        texts: unit vectors V of this rank, matching row by row.
         scale: s.
         chunk: rows at a time.
+        groups: see `multi_positive_loss`; None makes only the matching column positive.
+        group: the ranks that share the batch.
     """
-    batch = len(images)
+    local = len(images)
+    sides = (full(images), full(texts))
+    everyone = [group.gather(side) for side in sides]
+    if groups is None:
+        own = columns = group.targets(local, images.device)
+    else:
+        own, columns = groups, group.gather_constant(groups)
 
-    def part(rows: Tensor, others: Tensor, matching: Tensor) -> Tensor:
-        logits = (rows.float() * scale) @ others.float().T
-        return F.cross_entropy(logits, matching, reduction="sum")
+    def part(rows: Tensor, others: Tensor, wanted: Tensor) -> Tensor:
+        # In full precision whatever autocast says, as in `contrastive.affinity`.
+        with torch.autocast(rows.device.type, enabled=False):
+            logits = ((rows * scale) @ others.T).float()
+        if groups is None:
+            return F.cross_entropy(logits, wanted, reduction="sum")
+        same = (wanted[:, None] == columns[None, :]).float()
+        return _negative_log(F.log_softmax(logits, dim=-1), same).sum()
 
     total = images.new_zeros((), dtype=torch.float32)
-    for start in range(0, batch, chunk):
-        stop = min(start + chunk, batch)
-        matching = torch.arange(start, stop, device=images.device)
-        for a, b in ((images, texts), (texts, images)):
-            total = total + checkpoint(part, a[start:stop], b, matching, use_reentrant=False)
-    return 0.5 * total / batch
+    for start in range(0, local, chunk):
+        rows = slice(start, min(start + chunk, local))
+        for a, others in ((sides[0], everyone[1]), (sides[1], everyone[0])):
+            total = total + checkpoint(part, a[rows], others, own[rows], use_reentrant=False)
+    return 0.5 * total / local
 
 
 def pair_loss(
@@ -105,10 +125,10 @@ def pair_loss(
         chunk: rows of logits at a time; 0 takes all.
         group: the ranks that share the batch.
     """
+    if chunk and len(a) > chunk:
+        return chunked_loss(a, b, scale, chunk, groups, group=group)
     if groups is not None:
         return multi_positive_loss(a, b, scale, groups, group=group)
-    if chunk and len(a) > chunk and group.world == 1:
-        return chunked_clip_loss(a, b, scale, chunk)
     return clip_loss(a, b, scale, group=group)
 
 

@@ -43,7 +43,8 @@ class Affinity(NamedTuple):
         return Affinity(*(F.log_softmax(m.float(), dim=-1) for m in self))
 
 
-def _full(features: Tensor) -> Tensor:
+def full(features: Tensor) -> Tensor:
+    """Return features in float32 if they are in half precision, else as they are."""
     return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
 
 
@@ -64,14 +65,14 @@ def affinity(
         group: the ranks that share the batch.
         all_images: the gathered `images`, if the caller has them already.
     """
-    images, texts = _full(images), _full(texts)
+    images, texts = full(images), full(texts)
     # Logits reach 100 and their differences count: never in bfloat16, autocast or not.
     with torch.autocast(images.device.type, enabled=False):
         if group.world == 1:
             logits = (images * scale) @ texts.T
             return Affinity(logits, logits.T)
         all_texts = group.gather(texts)
-        all_images = group.gather(images) if all_images is None else _full(all_images)
+        all_images = group.gather(images) if all_images is None else full(all_images)
         return Affinity((images * scale) @ all_texts.T, (texts * scale) @ all_images.T)
 
 
@@ -108,7 +109,7 @@ def pair_logits(
     group: GatherGroup = LOCAL,
 ) -> Float[Tensor, "local all"]:
     """Return `scale * U V^T + bias` of this rank's images against all texts, in float32."""
-    images, texts = _full(images), _full(texts)
+    images, texts = full(images), full(texts)
     with torch.autocast(images.device.type, enabled=False):
         return ((images * scale) @ group.gather(texts).T).float() + bias
 

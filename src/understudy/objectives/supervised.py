@@ -139,8 +139,8 @@ def online_kd(
 
     Args:
         outputs: `logits` of the student.
-        batch: `teacher_logits` or `teacher_probs` [B, C] of the same views; `labels` if
-            `lambda_cls` is not 0.
+        batch: `teacher_logits` or `teacher_probs` [B, C] of the same views; if `lambda_cls` is not
+            0, `labels`, or `targets` [B, C] where images are mixed.
         lambda_kd: weight of the imitation.
         lambda_cls: weight of the labels.
         temperature: T.
@@ -166,8 +166,8 @@ def online_kd(
     loss = lambda_kd * temperature**2 * kl
     terms = {"kl": kl.detach()}
     if lambda_cls:
-        needs(batch, ("labels",), "online_kd")
-        ce = smoothed_ce(logits, batch["labels"], smoothing)
+        # As `classify` does it: the targets of mixed images, else the labels.
+        ce = classify(outputs, batch, smoothing=smoothing)["loss"]
         terms["ce"] = ce.detach()
         loss = loss + lambda_cls * ce
     return {"loss": loss, **terms}

@@ -68,14 +68,16 @@ def check_topk(
         index = int(bad.int().argmax())
         raise DataError(
             f"top-K: {row_name(index, rows)} has probabilities of sum {float(total[index]):g}; the "
-            " teacher's output was not finite or all zero. Reinforce that row again."
+            "teacher's output was not finite, negative or all zero. Reinforce that row again."
         )
     outside = ((ids < 0) | (ids >= num_classes)).any(dim=-1)
     if bool(outside.any()):
         index = int(outside.int().argmax())
+        least, most = int(ids[index].min()), int(ids[index].max())
         raise DataError(
-            f"top-K: {row_name(index, rows)} names class {int(ids[index].max())}, the data set has "
-            f"{num_classes} classes; the teacher was trained on other classes."
+            f"top-K: {row_name(index, rows)} names class {least if least < 0 else most}, the data "
+            f"set has {num_classes} classes: the teacher was trained on other classes, so use one "
+            "that was trained on these."
         )
 
 
@@ -167,6 +169,29 @@ def kl_topk(
     return (negative_entropy - cross) / len(logits)
 
 
+def targets(
+    batch: Mapping[str, Any], num_classes: int, method: Densify = "smooth", *, compat: bool = False
+) -> Float[Tensor, "batch classes"]:
+    """Return the dense q of a batch: its stored targets, or one-hot labels where it is `plain`.
+
+    Args:
+        batch: `topk_p`, `topk_id` [B, K]; with `plain` also `labels`, see `topk`.
+        num_classes: C.
+        method: see `densify`.
+        compat: see `densify`.
+
+    Raises:
+        DataError: the batch lacks one of these.
+    """
+    needs(batch, ("topk_p", "topk_id"), "topk")
+    dense = densify(batch["topk_p"], batch["topk_id"], num_classes, method, compat=compat)
+    plain = batch.get("plain")
+    if plain is None:
+        return dense
+    needs(batch, ("labels",), "topk with plain samples")
+    return torch.where(plain[:, None], one_hot(batch["labels"], num_classes), dense)
+
+
 def topk(
     outputs: Mapping[str, Tensor],
     batch: Mapping[str, Any],
@@ -180,26 +205,25 @@ def topk(
         outputs: `logits`.
         batch: `topk_p` and `topk_id` [B, K]. Where the boolean `plain` [B] is set, the sample is an
             original image with ordinary augmentation and its target is the one-hot of `labels`
-            (arXiv 2303.08983 draws 1% of those).
+            (arXiv 2303.08983 draws 1% of those). With `targets` [B, C], of mixed images, these
+            are q instead.
         method: see `densify`.
         compat: see `densify`.
 
     Returns:
-        `loss`, and `top1` if the batch has labels.
+        `loss`, and `top1` if the batch has labels and its images are not mixed.
     """
     needs(outputs, ("logits",), "topk")
-    needs(batch, ("topk_p", "topk_id"), "topk")
-    logits, values, ids = outputs["logits"], batch["topk_p"], batch["topk_id"]
-    plain = batch.get("plain")
-    if plain is None:
-        loss = kl_topk(logits, values, ids, method, compat=compat)
+    logits, mixed = outputs["logits"], batch.get("targets")
+    if mixed is None and batch.get("plain") is None:
+        needs(batch, ("topk_p", "topk_id"), "topk")
+        loss = kl_topk(logits, batch["topk_p"], batch["topk_id"], method, compat=compat)
     else:
-        needs(batch, ("labels",), "topk with plain samples")
-        num_classes = logits.shape[-1]
-        dense = densify(values, ids, num_classes, method, compat=compat)
-        q = torch.where(plain[:, None], one_hot(batch["labels"], num_classes), dense)
+        q = mixed
+        if q is None:
+            q = targets(batch, logits.shape[-1], method, compat=compat)
         loss = soft_ce(logits, q) + _xlogx(q).sum() / len(q)
     terms = {"loss": loss}
-    if batch.get("labels") is not None:
+    if mixed is None and batch.get("labels") is not None:
         terms["top1"] = accuracy(logits, batch["labels"])
     return terms

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from understudy.core.errors import ConfigError
 from understudy.models.fold import FoldMode, conv_with
 from understudy.models.image.mobileone import ConvBN, FoldedBlock
+from understudy.models.image.pyramid import Pyramid, check_multiple
 from understudy.models.layers import init_weights
 
 
@@ -50,6 +51,25 @@ class ConvConfig:
     def width(self) -> int:
         """Number of pooled features."""
         return self.channels[-1] * self.grid**2
+
+    @property
+    def pyramid_layers(self) -> dict[int, int]:
+        """Stride to the last convolution with it, counted from 0, finest first."""
+        found, stride = {}, 1
+        for index, step in enumerate(self.strides):
+            stride *= step
+            found[stride] = index
+        return found
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """Pixels per position of each map of the pyramid: every stride once."""
+        return tuple(self.pyramid_layers)
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """Channels of each map of the pyramid."""
+        return tuple(self.channels[index] for index in self.pyramid_layers.values())
 
 
 class ConvUnit(nn.Module):
@@ -100,6 +120,26 @@ class ConvTower(nn.Module):
             x = layer(x)
             maps.append(x)
         return maps
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """See `ConvConfig.pyramid_strides`."""
+        return self.config.pyramid_strides
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """See `ConvConfig.pyramid_channels`."""
+        return self.config.pyramid_channels
+
+    def pyramid(self, x: Float[Tensor, "batch 3 height width"]) -> Pyramid:
+        """Return (stride, map) of the last convolution of every stride.
+
+        Raises:
+            ModelError: height or width is not a multiple of the last stride.
+        """
+        check_multiple(x, self.pyramid_strides[-1], "pyramid")
+        maps = self.stage_maps(x)
+        return [(stride, maps[index]) for stride, index in self.config.pyramid_layers.items()]
 
     def features(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
         """Return the pooled features before the head."""

@@ -18,6 +18,7 @@ from understudy.core.config import check_choice
 from understudy.core.errors import ConfigError
 from understudy.models.image.mci_blocks import AttentionMixer, LargeKernelConv
 from understudy.models.image.mobileone import MobileOneBlock
+from understudy.models.image.pyramid import Pyramid, check_multiple
 from understudy.models.image.repmixer import RepCPE, RepMixerBlock, ResidualFFN
 from understudy.models.layers import init_weights
 
@@ -91,8 +92,18 @@ class MciConfig:
 
     @property
     def width(self) -> int:
-        """Channels of the pooled features."""
+        """Channels of the expanded map and of the pooled features."""
         return int(self.channels[-1] * self.expansion)
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """Pixels per position after each stage: 4, 8, 16, 32 (and 64)."""
+        return tuple(4 * 2**stage for stage in range(len(self.channels)))
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """Channels after each stage."""
+        return self.channels
 
 
 class AttentionBlock(nn.Sequential):
@@ -190,6 +201,39 @@ class MciTower(nn.Module):
             maps.append(x)
         return maps
 
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """See `MciConfig.pyramid_strides`."""
+        return self.config.pyramid_strides
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """See `MciConfig.pyramid_channels`."""
+        return self.config.pyramid_channels
+
+    def pyramid(self, x: Float[Tensor, "batch 3 height width"]) -> Pyramid:
+        """Return (stride, map) after each stage, without the last convolution and the head.
+
+        Raises:
+            ModelError: height or width is not a multiple of the last stride.
+        """
+        check_multiple(x, self.pyramid_strides[-1], "pyramid")
+        return list(zip(self.pyramid_strides, self.stage_maps(x), strict=True))
+
+    def expanded_map(
+        self, x: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch features height_out width_out"]:
+        """Return the map of the last convolution, which `features` pools.
+
+        Its positions, row by row, are the visual tokens of arXiv 2412.13303: (R / 64)^2 of them
+        for a square of R pixels and five stages, 3,072 channels wide for FastViTHD.
+
+        Raises:
+            ModelError: height or width is not a multiple of the last stride.
+        """
+        check_multiple(x, self.pyramid_strides[-1], "expanded_map")
+        return self.expand(self.stage_maps(x)[-1])
+
     def features(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
         """Return the pooled features before the head."""
         return self.expand(self.stage_maps(x)[-1]).mean((2, 3))
@@ -197,18 +241,3 @@ class MciTower(nn.Module):
     def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch out"]:
         """Return the embedding (not normalised)."""
         return self.head(self.features(x))
-
-
-def mci(
-    channels: tuple[int, ...] = (64, 128, 256, 512),
-    blocks: tuple[int, ...] = (2, 6, 10, 2),
-    **rest: object,
-) -> MciConfig:
-    """Return the configuration of a tower of the four-stage family."""
-    return MciConfig(channels=channels, blocks=blocks, **rest)  # type: ignore[arg-type]
-
-
-MCI0 = mci()
-MCI1 = mci(blocks=(4, 12, 20, 4))
-MCI2 = mci(channels=(80, 160, 320, 640), blocks=(4, 12, 24, 4))
-MCI_NANO = mci(channels=(8, 16, 32, 64), blocks=(1, 1, 2, 1), head_dim=16, image_size=48)

@@ -1,65 +1,23 @@
-"""ViT whose patch embedding is a convolutional stem (the image tower of MobileCLIP-B).
+"""ViT towers: with a convolutional stem (MobileCLIP-B) or with plain patches (CLIP's ViT-L/14).
 
-arXiv 2311.17049, sec. 4; the early convolutions are those of arXiv 2106.14881. Positions are
-learned and added to the patches only, never to the class token.
+arXiv 2311.17049, sec. 4, for the first; its early convolutions are those of arXiv 2106.14881 and
+its positions are added to the patches only. arXiv 2103.00020 for the second: the class token has a
+position, and a layer normalisation precedes the blocks.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from understudy.core.errors import ConfigError
 from understudy.models.attention import TransformerBlock
 from understudy.models.fold import FoldMode, conv_with
 from understudy.models.image.mobileone import ConvBN, FoldedBlock
+from understudy.models.image.pyramid import Pyramid, check_multiple
+from understudy.models.image.vit_config import VitConfig
 from understudy.models.layers import INIT_STD, LayerNormFP32, init_weights
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VitConfig:
-    """Describe a ViT with a convolutional stem of stride 16.
-
-    Attributes:
-        kind: always `"vit"`.
-        image_size: side of the square input of the position table, in pixels, a multiple of 16.
-        width: channels of the transformer.
-        depth: number of blocks.
-        num_heads: attention heads.
-        ffn_ratio: feed-forward width over `width`.
-        stem_padding: zeros around the input of the first 4x4 convolution. The released original
-            checkpoints were trained with 1; OpenCLIP and timm run the same weights with 0.
-        norm_eps: epsilon of the layer normalisations (original 1e-5; OpenCLIP and timm 1e-6).
-        drop_path: drop rate of the last block; rates grow linearly with depth.
-        head_bias: whether the final linear layer has a bias.
-    """
-
-    kind: Literal["vit"] = "vit"
-    image_size: int = 224
-    width: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    ffn_ratio: float = 4.0
-    stem_padding: int = 1
-    norm_eps: float = 1e-5
-    drop_path: float = 0.0
-    head_bias: bool = False
-
-    def __post_init__(self) -> None:
-        if self.image_size % 16:
-            raise ConfigError(
-                f"VitConfig.image_size: {self.image_size} is not a multiple of 16, the stride of "
-                "the stem."
-            )
-        if self.width % self.num_heads:
-            raise ConfigError(
-                f"VitConfig.num_heads: {self.num_heads} does not divide width {self.width}."
-            )
 
 
 class StemUnit(nn.Module):
@@ -80,6 +38,20 @@ class StemUnit(nn.Module):
         return FoldedBlock(conv, nn.Identity(), self.act).eval()
 
 
+def stem_of(config: VitConfig) -> nn.Sequential:
+    """Build the stem: images [B, 3, H, W] to a map [B, width, H / stride, W / stride]."""
+    width = config.width
+    if config.stem == "patch":
+        size = config.patch_size
+        return nn.Sequential(nn.Conv2d(3, width, size, stride=size, bias=False))
+    quarter = max(32, width // 4)
+    return nn.Sequential(
+        StemUnit(3, quarter, 4, config.stem_padding),
+        StemUnit(quarter, quarter, 2, 0),
+        nn.Conv2d(quarter, width, 2, stride=2),
+    )
+
+
 class VitTower(nn.Module):
     """Images to embeddings: stem, blocks, final norm, class token, linear head.
 
@@ -91,15 +63,13 @@ class VitTower(nn.Module):
     def __init__(self, config: VitConfig, out_dim: int) -> None:
         super().__init__()
         self.config = config
-        width, quarter = config.width, max(32, config.width // 4)
-        self.grid = config.image_size // 16
-        self.stem = nn.Sequential(
-            StemUnit(3, quarter, 4, config.stem_padding),
-            StemUnit(quarter, quarter, 2, 0),
-            nn.Conv2d(quarter, width, 2, stride=2),
-        )
+        width, eps = config.width, config.norm_eps
+        self.grid = config.grid
+        self.stem = stem_of(config)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.positions = nn.Parameter(torch.zeros(1, self.grid**2, width))
+        rows = self.grid**2 + config.class_position
+        self.positions = nn.Parameter(torch.zeros(1, rows, width))
+        self.pre_norm = LayerNormFP32(width, eps=eps) if config.pre_norm else nn.Identity()
         last = max(config.depth - 1, 1)
         self.blocks = nn.Sequential(
             *(
@@ -107,41 +77,85 @@ class VitTower(nn.Module):
                     width,
                     config.num_heads,
                     config.ffn_ratio,
-                    norm_eps=config.norm_eps,
+                    norm_eps=eps,
                     drop_path=config.drop_path * i / last,
                 )
                 for i in range(config.depth)
             )
         )
-        self.norm = LayerNormFP32(width, eps=config.norm_eps)
+        self.norm = LayerNormFP32(width, eps=eps)
         self.head = nn.Linear(width, out_dim, bias=config.head_bias) if out_dim else nn.Identity()
         self.apply(init_weights)
         nn.init.trunc_normal_(self.class_token, std=INIT_STD)
         nn.init.trunc_normal_(self.positions, std=width**-0.5)
 
     def position_table(self, height: int, width: int) -> Float[Tensor, "1 positions channels"]:
-        """Return the position table for a grid, interpolated (bilinear) if it isn't its own."""
+        """Return the patches' positions for a grid, interpolated if it isn't the table's own."""
+        table = self.positions[:, 1:] if self.config.class_position else self.positions
         if (height, width) == (self.grid, self.grid):
-            return self.positions
-        table = self.positions.reshape(1, self.grid, self.grid, -1).permute(0, 3, 1, 2)
-        table = F.interpolate(table, size=(height, width), mode="bilinear", align_corners=False)
-        return table.flatten(2).transpose(1, 2)
+            return table
+        square = table.reshape(1, self.grid, self.grid, -1).permute(0, 3, 1, 2)
+        # half precisions would round the weights of the interpolation
+        resized = F.interpolate(
+            square.to(torch.promote_types(square.dtype, torch.float32)),
+            size=(height, width),
+            mode=self.config.position_interpolation,
+            align_corners=False,
+        )
+        return resized.to(table.dtype).flatten(2).transpose(1, 2)
+
+    def embed(
+        self, x: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch positions channels"]:
+        """Return what the blocks take, the class token first."""
+        x = self.stem(x)
+        batch, _, height, width = x.shape
+        x = x.flatten(2).transpose(1, 2) + self.position_table(height, width)
+        first = self.class_token
+        if self.config.class_position:
+            first = first + self.positions[:, :1]
+        return self.pre_norm(torch.cat([first.expand(batch, -1, -1), x], 1))
 
     def tokens(
         self, x: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch positions channels"]:
         """Return the normalised tokens, the class token first."""
-        x = self.stem(x)
-        batch, _, height, width = x.shape
-        x = x.flatten(2).transpose(1, 2) + self.position_table(height, width)
-        x = torch.cat([self.class_token.expand(batch, -1, -1), x], 1)
-        return self.norm(self.blocks(x))
+        return self.norm(self.blocks(self.embed(x)))
+
+    def _map(self, tokens: Tensor, pixels: Tensor) -> Float[Tensor, "batch channels height width"]:
+        height, width = (side // self.config.patch_size for side in pixels.shape[-2:])
+        patches = tokens[:, 1:].transpose(1, 2)
+        return patches.reshape(patches.shape[0], -1, height, width)
 
     def stage_maps(self, x: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
-        """Return the patch tokens as one map of stride 16."""
-        height, width = x.shape[-2] // 16, x.shape[-1] // 16
-        patches = self.tokens(x)[:, 1:].transpose(1, 2)
-        return [patches.reshape(patches.shape[0], -1, height, width)]
+        """Return the normalised patch tokens as one map."""
+        return [self._map(self.tokens(x), x)]
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """See `VitConfig.pyramid_strides`."""
+        return self.config.pyramid_strides
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """See `VitConfig.pyramid_channels`."""
+        return self.config.pyramid_channels
+
+    def pyramid(self, x: Float[Tensor, "batch 3 height width"]) -> Pyramid:
+        """Return (stride, map) of the tapped blocks: raw outputs, without the class token.
+
+        All maps have the stem's stride; to make strides 4, 8, 16 and 32 of them is the head's.
+
+        Raises:
+            ModelError: height or width is not a multiple of the stride.
+        """
+        check_multiple(x, self.config.patch_size, "pyramid")
+        tokens, maps = self.embed(x), []
+        for block in self.blocks:
+            tokens = block(tokens)
+            maps.append(tokens)
+        taps = (self._map(maps[tap], x) for tap in self.config.pyramid_taps)
+        return list(zip(self.pyramid_strides, taps, strict=True))
 
     def features(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels"]:
         """Return the class token before the head."""
@@ -150,6 +164,3 @@ class VitTower(nn.Module):
     def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch out"]:
         """Return the embedding (not normalised)."""
         return self.head(self.features(x))
-
-
-VIT_B16 = VitConfig()

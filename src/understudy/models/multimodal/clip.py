@@ -6,24 +6,23 @@ arXiv 2103.00020 and, for the towers here, arXiv 2311.17049.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from understudy.core.errors import ConfigError, ModelError
-from understudy.models.base import Model
+from understudy.core.config import LATER
+from understudy.core.errors import ConfigError
 from understudy.models.families import check_family
+from understudy.models.multimodal.pair import PairModel, start_scale
 from understudy.models.preprocess import Preprocess
 from understudy.models.text.tokenizer import Tokenizer
 from understudy.models.text.transformer import TextConfig, TextTower
 from understudy.models.towers import ImageConfig, image_tower
 
-INIT_LOGIT_SCALE = math.log(1 / 0.07)
-MAX_LOGIT_SCALE = 100.0
+SIGMOID_SCALE, SIGMOID_BIAS = math.log(10.0), -10.0
+"""Where scale (its exponent) and bias of a sigmoid model begin (arXiv 2303.15343, sec. 3.2)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +38,7 @@ class CLIPConfig:
         tokenizer: which tokenizer texts need: `"clip"` or `"own"` (travels with the weights).
         weights: name of the released checkpoint that the weights came from, such as
             `"mobileclip-s1"`; empty for own training. Released weights pin `preprocess`.
+        sigmoid: learn a logit bias too, for sigmoid losses.
     """
 
     name: str
@@ -48,6 +48,7 @@ class CLIPConfig:
     preprocess: Preprocess
     tokenizer: str = "clip"
     weights: str = ""
+    sigmoid: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.embed_dim < 1:
@@ -56,7 +57,7 @@ class CLIPConfig:
             check_family(self.weights, self.preprocess)
 
 
-class CLIP(Model):
+class CLIP(PairModel):
     """Images and texts to unit vectors whose dot product, times a scale, is their logit.
 
     Args:
@@ -71,58 +72,22 @@ class CLIP(Model):
         self.config = config
         self.image = image_tower(config.image, config.embed_dim)
         self.text = TextTower(config.text, config.embed_dim)
-        self.logit_scale = nn.Parameter(torch.tensor(INIT_LOGIT_SCALE))
-        self.tokenizer: Tokenizer | None = None
+        self.logit_scale = start_scale()
+        if config.sigmoid:
+            self.logit_scale = nn.Parameter(torch.tensor(SIGMOID_SCALE))
+            self.logit_bias = nn.Parameter(torch.tensor(SIGMOID_BIAS))
         if tokenizer is not None:
             self.set_tokenizer(tokenizer)
 
-    def set_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Attach a tokenizer; it is saved with the weights.
-
-        Raises:
-            ModelError: its vocabulary or row length differs from the text tower's.
-        """
-        text = self.config.text
-        if tokenizer.vocab_size != text.vocab_size:
-            raise ModelError(
-                f"tokenizer: {tokenizer.vocab_size} ids, but the text tower has "
-                f"{text.vocab_size}; create the model with text={{'vocab_size': "
-                f"{tokenizer.vocab_size}}} or use its own tokenizer."
-            )
-        if tokenizer.context_length != text.context_length:
-            tokenizer = tokenizer.with_context(text.context_length)
-        self.tokenizer = tokenizer
-
-    def tokenize(self, texts: str | Sequence[str]) -> Int[Tensor, "batch length"]:
-        """Return the token ids of texts.
-
-        Raises:
-            ModelError: no tokenizer is attached.
-        """
-        if self.tokenizer is None:
-            raise ModelError(
-                f"{self.config.name} has no tokenizer: call "
-                "model.set_tokenizer(ClipTokenizer(PATH)) with CLIP's vocabulary file."
-            )
-        return self.tokenizer(texts)
-
-    def encode_image(
-        self, images: Float[Tensor, "batch 3 height width"], normalize: bool = True
+    def image_embedding(
+        self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch dim"]:
-        """Return image embeddings, of unit length unless `normalize` is off."""
-        features = self.image(images)
-        return F.normalize(features, dim=-1) if normalize else features
+        """Return image embeddings before normalisation."""
+        return self.image(images)
 
-    def encode_text(
-        self, texts: Int[Tensor, "batch length"], normalize: bool = True
-    ) -> Float[Tensor, "batch dim"]:
-        """Return text embeddings, of unit length unless `normalize` is off."""
-        features = self.text(texts)
-        return F.normalize(features, dim=-1) if normalize else features
-
-    def scale(self) -> Float[Tensor, ""]:
-        """Return the factor of the logits, exp(theta) and at most 100."""
-        return self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+    def text_embedding(self, texts: Int[Tensor, "batch length"]) -> Float[Tensor, "batch dim"]:
+        """Return text embeddings before normalisation."""
+        return self.text(texts)
 
     def forward(
         self,
@@ -139,9 +104,12 @@ class CLIP(Model):
                 with `texts`.
 
         Returns:
-            `logit_scale`, and `image_features`, `text_features`, `syn_text_features` as given.
+            `logit_scale` (and `logit_bias` of a sigmoid model), and `image_features`,
+            `text_features`, `syn_text_features` as given.
         """
-        out = {"logit_scale": self.scale()}
+        out: dict[str, Tensor] = {"logit_scale": self.scale()}
+        if self.config.sigmoid:
+            out["logit_bias"] = self.logit_bias
         if images is not None:
             out["image_features"] = self.encode_image(images)
         both = [t for t in (texts, syn_texts) if t is not None]

@@ -65,6 +65,7 @@ class Tokenizer:
         self.context_length, self.clean, self.unknown = context_length, clean, unknown
         self.start_id, self.end_id = len(vocab), len(vocab) + 1
         self.num_truncated = 0
+        self._names = {i: t for t, i in vocab.items()}
         self._model = self._build()
 
     @property
@@ -78,8 +79,7 @@ class Tokenizer:
 
         split = pre_tokenizers.Split(Regex(PATTERN), behavior="removed", invert=True)
         if self.kind == "words":
-            names = {i: t for t, i in self.vocab.items()}
-            unknown = names[self.unknown or 0]
+            unknown = self._names[self.unknown or 0]
             backend = Backend(models.WordLevel(self.vocab, unk_token=unknown))
             backend.pre_tokenizer = split
             return backend
@@ -132,13 +132,12 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids; start, end and what follows the end are left out."""
-        names = {i: t for t, i in self.vocab.items()}
         tokens = []
         for i in map(int, ids):
             if i == self.end_id:
                 break
             if i != self.start_id:
-                tokens.append(names[i])
+                tokens.append(self._names[i])
         if self.kind == "words":
             return " ".join(tokens)
         from tokenizers.decoders import ByteLevel

@@ -124,6 +124,9 @@ class TextTower(nn.Module):
 
 
 BASE_TEXT = TextConfig()
+"""63,428,096 parameters with a head of 512."""
+WIDE_TEXT = TextConfig(width=768, num_heads=12)
+"""The text tower of MobileCLIP2-S3, -S4 and -L: 123,650,304 parameters with a head of 768."""
 MCT = TextConfig(variant="mct", depth=4)
 """42,441,216 parameters in training, 42,435,072 with the branches folded."""
 NANO_TEXT = TextConfig(

@@ -1,0 +1,1 @@
+"""Dense prediction on image towers: pyramids, heads for classes, depth and objects."""

@@ -1,0 +1,1 @@
+"""Language models: generating text token by token, with cached keys and values."""
