@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from understudy import models
-from understudy.compress import export as exporting
+from understudy.compress import export_files as exporting
 from understudy.compress.card import CardFacts, model_card
 from understudy.compress.export import export_model
 from understudy.compress.latency import measure_onnx

@@ -13,6 +13,7 @@ import claim_arms
 
 from understudy.core.errors import ConfigError, DataError, UnderstudyError
 from understudy.evaluate import claim_runs
+from understudy.evaluate.claim_verify import judge, verify
 from understudy.evaluate.claims import (
     Arm,
     AtLeast,
@@ -20,12 +21,9 @@ from understudy.evaluate.claims import (
     Claim,
     Difference,
     Predicate,
-    Verdict,
     Within,
-    judge,
-    verify,
 )
-from understudy.evaluate.verdict import FIELDS
+from understudy.evaluate.verdict import FIELDS, Verdict
 
 ARMS = (
     Arm(name="plain", description="labels only"),

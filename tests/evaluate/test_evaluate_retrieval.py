@@ -56,7 +56,7 @@ def test_metrics_of_five_captions_an_image():
         back = scores.T.argsort(1, descending=True)[:, :k]
         hit = (owners[back] == torch.arange(12)[:, None]).any(1).float().mean()
         assert found[f"i2t_r{k}"] == pytest.approx(float(hit))
-    assert found["mean_r1"] == pytest.approx((found["t2i_r1"] + found["i2t_r1"]) / 2)
+        assert found[f"mean_r{k}"] == pytest.approx((found[f"t2i_r{k}"] + found[f"i2t_r{k}"]) / 2)
     assert 0.2 < found["t2i_r1"] < 1.0
 
 

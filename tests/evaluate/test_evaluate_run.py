@@ -59,6 +59,26 @@ def test_labels_by_name_and_lists_of_captions(tmp_path):
     assert found["retrieval.dropped_texts"] == 3.0
 
 
+def test_rows_without_a_label_are_skipped_and_counted(store, tmp_path):
+    # the labels that are there are all wrong but one, so counting a skipped row would show
+    gaps = colour_store(tmp_path / "gaps", label=[0, -1, 1, None, 2, -7])
+    found = evaluate_model(colour_clip(), gaps)
+    assert found["rows"] == 6.0
+    assert found["zeroshot.unlabelled_rows"] == 3.0
+    assert found["zeroshot.top1"] == pytest.approx(1 / 3)
+    whole = evaluate_model(colour_clip(), store)
+    assert whole["zeroshot.unlabelled_rows"] == 0.0
+    retrieval = [k for k in whole if k.startswith("retrieval.")]
+    assert len(retrieval) > 4
+    assert {k: found[k] for k in retrieval} == {k: whole[k] for k in retrieval}
+    found = evaluate_model(colour_classifier(), gaps)
+    few = evaluate_model(colour_classifier(), gaps, rows=[0, 2, 4])
+    assert (found["rows"], found["classify.unlabelled_rows"]) == (6.0, 3.0)
+    assert (few["rows"], few["classify.unlabelled_rows"]) == (3.0, 0.0)
+    for key in ("classify.top1", "classify.ece", "classify.nll"):
+        assert found[key] == pytest.approx(few[key], abs=1e-6)
+
+
 def test_rows_without_any_caption_leave_retrieval_only(tmp_path):
     texts = ["a red thing", "", "a blue thing", None, "a green thing", "a blue thing"]
     store = colour_store(tmp_path / "gaps", text=texts)
@@ -153,6 +173,20 @@ def test_bad_input_class_lists(store, tmp_path):
         evaluate_model(colour_clip(), unnamed, tasks=["zeroshot"])
     with pytest.raises(DataError, match="row 2: label 2 is none of the 2 classes"):
         evaluate_model(colour_clip(), unnamed, classes=["red", "green"])
+
+
+def test_bad_input_no_row_with_a_label(store, tmp_path):
+    bare = colour_store(tmp_path / "bare", label=[-1] * 6)
+    assert "zeroshot.top1" not in evaluate_model(colour_clip(), bare)
+    message = "none of the 6 chosen rows has a label in column 'label'; choose other rows"
+    with pytest.raises(DataError, match=message):
+        evaluate_model(colour_clip(), bare, tasks=["zeroshot"])
+    with pytest.raises(DataError, match=message):
+        evaluate_model(colour_classifier(), bare)
+    names = [NAMES[i % 3] for i in range(5)]
+    odd = colour_store(tmp_path / "odd", label=[*names, "violet"])
+    with pytest.raises(DataError, match="row 5: label 'violet' is none of the 3 classes"):
+        evaluate_model(colour_clip(), odd)
 
 
 def test_bad_input_classes_in_another_order(store):

@@ -10,14 +10,11 @@ import torch
 from reinforce_world import TEXTS
 
 from understudy.core.errors import ConfigError, DataError, MissingExtraError
+from understudy.models.language.sampling import nucleus
+from understudy.models.language.stops import first_sentence
 from understudy.reinforce.config import TeacherSpec
 from understudy.reinforce.teachers import create
-from understudy.reinforce.teachers.captioning import (
-    DrawnTokens,
-    caption_draws,
-    first_sentence,
-    nucleus,
-)
+from understudy.reinforce.teachers.captioning import CaptionOptions, DrawnTokens, caption_draws
 from understudy.reinforce.teachers.efficientnet_lite import EfficientNetLiteTeacher, load_released
 from understudy.reinforce.teachers.lite_net import EfficientNetLite, released_names
 
@@ -237,6 +234,35 @@ def test_transformers_captioner(captioner_folder):
     assert prompted.fingerprint != teacher.fingerprint
 
 
+def test_methods_of_a_transformers_captioner(captioner_folder):
+    def teacher(**options):
+        spec = TeacherSpec(
+            name="cap",
+            kind="transformers",
+            path=str(captioner_folder),
+            options={"max_tokens": 6, **options},
+        )
+        return create(spec)
+
+    greedy = teacher(method="greedy").caption(IMAGES, 1, [1, 2, 3])
+    assert greedy == teacher(method="greedy").caption(IMAGES, 1, [7, 8, 9])
+    narrow = teacher(top_k=1).caption(IMAGES, 2, [1, 2, 3])
+    assert all(row == [best[0]] * 2 for row, best in zip(narrow, greedy, strict=True))
+    beam = teacher(method="beam", beams=3).caption(IMAGES, 3, [1, 2, 3])
+    assert [len(row) for row in beam] == [3, 3, 3]
+    assert beam == teacher(method="beam", beams=3).caption(IMAGES, 3, [7, 8, 9])
+    prints = {
+        teacher(**options).fingerprint
+        for options in ({}, {"top_k": 5}, {"method": "beam"}, {"method": "beam", "beams": 3})
+    }
+    assert len(prints) == 4
+    assert teacher(beams=9).fingerprint == teacher().fingerprint  # no beams, no difference
+    with pytest.raises(ConfigError, match="greedy writes one caption an image and 2 are asked"):
+        teacher(method="greedy").caption(IMAGES, 2)
+    with pytest.raises(ConfigError, match="5 beams give at most as many captions and 6 are asked"):
+        teacher(method="beam").caption(IMAGES, 6)
+
+
 def test_captions_end_at_the_first_full_stop():
     assert first_sentence("a red box . a green  disc .") == "a red box"
     assert first_sentence("a  2.5 m tall box. more") == "a 2.5 m tall box"
@@ -262,7 +288,7 @@ def test_drawn_tokens_follow_each_rows_own_draws():
     assert draws.shape == (4, 5)
     assert (caption_draws([8], 2, 5) == draws[2:]).all()
     assert len(set(draws[:, 0])) == 4
-    processor = DrawnTokens(draws, 1, 0.9, 1.0)
+    processor = DrawnTokens(draws, 1, CaptionOptions())
     scores = torch.randn(4, 11, generator=torch.Generator().manual_seed(0))
     out = processor(torch.zeros(4, 3, dtype=torch.long), scores)
     assert (out.isfinite().sum(1) == 1).all()

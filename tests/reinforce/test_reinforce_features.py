@@ -98,6 +98,16 @@ def test_cache_holds_what_the_encoder_says_with_a_card(store):
     assert report.num_bytes == COUNT * (8 * 2 * (1 + tokens.shape[1]) + tokens.shape[1])
 
 
+def test_bad_input_cache_of_another_column(tmp_path):
+    rows = {"id": ["a", "b"], "text": ["a cat", "a dog"], "alt": ["cat", "dog"]}
+    store = Store.create(tmp_path / "other", [rows])
+    cache_features(store, ngrams(), "text")
+    with pytest.raises(CardError, match=r"differs in config.source: .* 'alt'"):
+        cache_features(store, ngrams(), "text", column="alt")
+    cache_features(store, ngrams(), "text", column="alt", overwrite=True)
+    assert store.card("feature.ear.text").config["source"] == "alt"
+
+
 def test_text_cache_pads_with_zeros_and_masks(store):
     cache_features(store, ngrams(), "text")
     side = read_features(store, "ear", "text", tokens=True)

@@ -179,7 +179,7 @@ def test_rows_filter(tmp_path):
     assert filled.sum() == 16
     assert not filled[4]
     assert verify(store, config, teachers={"colours": function_teacher()}) == []
-    with pytest.raises(DataError, match="matches none of 20 rows"):
+    with pytest.raises(DataError, match="matches none of the 20 rows of"):
         reinforce(
             store, replace(BASE, rows="split = 'dev'"), teachers={"colours": function_teacher()}
         )

@@ -136,3 +136,19 @@ def test_ordered_map_keeps_order(threads):
         return i * i
 
     assert list(ordered_map(late, iter(range(20)), threads)) == [i * i for i in range(20)]
+
+
+def test_views_added_later_are_those_of_one_call(tmp_path):
+    """NS parts merged are the union: two views, then four, equal four at once."""
+    at_once, grown = make_store(tmp_path / "once", 24), make_store(tmp_path / "grown", 24)
+    reinforce(at_once, replace(SMALL, num_views=4), teachers=small_teachers())
+    first = reinforce(grown, replace(SMALL, num_views=2), teachers=small_teachers())
+    grown = Store.open(grown.path)
+    assert grown.content_hash() != at_once.content_hash()
+    cards = {c: grown.card(c).to_json() for c in first.columns}
+    second = reinforce(grown, replace(SMALL, num_views=4), teachers=small_teachers())
+    grown = Store.open(grown.path)
+    assert grown.content_hash() == at_once.content_hash()
+    assert len(second.columns) > len(first.columns)
+    # what was there is not written again
+    assert {c: grown.card(c).to_json() for c in first.columns} == cards

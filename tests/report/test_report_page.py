@@ -10,8 +10,8 @@ import pytest
 from browser import browser, drawn, opened
 
 from understudy.core.errors import DataError
-from understudy.evaluate.checks import AtMost, Difference
-from understudy.evaluate.claims import Arm, Claim, conclude
+from understudy.evaluate.claim_verify import conclude
+from understudy.evaluate.claims import Arm, AtMost, Claim, Difference
 from understudy.report import figures
 from understudy.report.claims import claim_page, write_page
 from understudy.report.page import Page, cell_text, picture_uri

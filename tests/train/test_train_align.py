@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from understudy.core.errors import ConfigError, DataError
+from understudy.core.files import read_json
 from understudy.data.features import FeatureBatches, Side
 from understudy.data.sampler_distinct import DistinctSampler
 from understudy.data.samplers import ShuffledSampler
@@ -15,6 +18,7 @@ from understudy.models.multimodal.aligner import Aligner, AlignerConfig, Modalit
 from understudy.models.multimodal.heads import IDENTITY, HeadConfig
 from understudy.models.preprocess import Preprocess
 from understudy.objectives.alignment import recall_at
+from understudy.train import checkpoint
 from understudy.train.align import AlignStep, fit_aligner
 from understudy.train.config import TrainConfig
 from understudy.train.pretext import PretextBatches, PretextStep
@@ -83,8 +87,6 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
         kept[step] = weights_hash(model)
         return {"recall@1": next(scores)}
 
-    from dataclasses import replace
-
     model = make()
     batches = FeatureBatches(world(), ShuffledSampler(64, 32, 0))
     config = replace(CONFIG, eval_every=10)
@@ -93,6 +95,55 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
     assert (done.steps, done.best_step, done.best) == (50, 20, 0.6)
     assert [step for step, _ in done.curve] == [10, 20, 30, 40, 50]
     assert weights_hash(model) == kept[20]
+    assert checkpoint.steps(tmp_path / "checkpoints") == [50]
+    assert read_json(tmp_path / "record.json")["steps"] == 50
+
+
+def test_averaged_weights_do_not_use_up_patience(tmp_path):
+    """An evaluation asks twice where weights are averaged; only the first counts."""
+    scores = iter([0.2, 0.1, 0.6, 0.1, 0.5, 0.1, 0.4, 0.1, 0.3, 0.1])
+    config = replace(CONFIG, eval_every=10, ema_decay=0.9)
+    batches = FeatureBatches(world(), ShuffledSampler(64, 32, 0))
+
+    def evaluate(model, step):
+        return {"recall@1": next(scores)}
+
+    done = fit_aligner(
+        make(), AlignStep(), batches, config, tmp_path, evaluate=evaluate, patience=3
+    )
+    assert (done.steps, done.best_step, done.best) == (50, 20, 0.6)
+    assert [found["recall@1"] for _, found in done.curve] == [0.2, 0.6, 0.5, 0.4, 0.3]
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
+    sides = world()
+    config = replace(CONFIG, steps=60, eval_every=10, checkpoint_every=20)
+    batches = FeatureBatches(sides, ShuffledSampler(64, 32, 0))
+    dies = {"at": 50}
+
+    def evaluate(model, step):
+        if step == dies["at"]:
+            raise KeyboardInterrupt
+        # the best comes early: patience must survive the kill
+        return {"recall@1": 0.9 - abs(step - 20) / 100}
+
+    def go(folder):
+        model = make(dropout=0.2)
+        options = {"evaluate": evaluate, "patience": 4, "resume": True}
+        return model, fit_aligner(model, AlignStep(), batches, config, folder, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "killed")
+    dies["at"] = -1
+    again, resumed = go(tmp_path / "killed")
+    whole, straight = go(tmp_path / "straight")
+    assert resumed.curve == straight.curve
+    assert (resumed.steps, resumed.best_step) == (straight.steps, straight.best_step) == (60, 20)
+    assert weights_hash(again) == weights_hash(whole)
+    # and a finished one is taken as it is
+    model, taken = go(tmp_path / "straight")
+    assert (taken.best, taken.curve) == (straight.best, straight.curve)
+    assert weights_hash(model) == weights_hash(whole)
 
 
 def test_temperature_is_clamped_while_training(tmp_path):
@@ -112,8 +163,14 @@ def test_distinct_batches_pass_where_repeats_are_refused():
     numbers = np.arange(64) // 2
     groups = dict(enumerate(numbers.tolist()))
     step = AlignStep(duplicates="refuse")
-    for batch in FeatureBatches(sides, DistinctSampler(64, numbers, 32, 0), groups)(0, 4):
+    batches = list(FeatureBatches(sides, DistinctSampler(64, numbers, 32, 0), groups)(0, 4))
+    assert len(batches) == 4
+    for batch in batches:
         step.check(batch)
+        assert len(batch["groups"].unique()) == 32
+    for batch in FeatureBatches(sides, ShuffledSampler(64, 64, 0), groups)(0, 2):
+        with pytest.raises(DataError, match="has the caption of another pair in its batch"):
+            step.check(batch)
 
 
 def test_pretext_heads_share_the_loss_and_leave_out_unknown_labels():
@@ -199,12 +256,28 @@ def test_bad_input_all_padding():
 def test_bad_input_duplicate_captions():
     groups = torch.tensor([0, 1, 2, 3, 4, 2, 5, 6])
     batch = batch_of(groups=groups)
-    with pytest.raises(DataError, match=r"row 2 has the caption of another pair.*DistinctSampler"):
+    message = r"row 2 has the caption of another pair.*DistinctSampler, or set .*'positives'"
+    with pytest.raises(DataError, match=message):
         AlignStep(duplicates="refuse").check(batch)
     AlignStep(duplicates="positives").check(batch)
     positives = AlignStep(duplicates="positives")(make(), batch)["loss"]
     negatives = AlignStep(duplicates="negatives")(make(), batch)["loss"]
     assert float(positives.detach()) != pytest.approx(float(negatives.detach()), abs=1e-4)
+
+
+@pytest.mark.parametrize("duplicates", ["positives", "negatives"])
+def test_chunks_of_a_step_change_neither_loss_nor_gradients(duplicates, monkeypatch):
+    batch = batch_of(groups=torch.tensor([0, 1, 2, 3, 4, 2, 5, 2]))
+    found = []
+    for chunk in (0, 3):
+        if chunk:  # the whole matrix is never made
+            monkeypatch.setattr("understudy.objectives.alignment.affinity", None)
+        model = make()
+        loss = AlignStep(duplicates=duplicates, chunk=chunk)(model, batch)["loss"]
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters())])
+    for whole, part in zip(*found, strict=True):
+        assert torch.allclose(whole, part, atol=1e-6)
 
 
 def test_bad_input_patience_without_evaluation(tmp_path):

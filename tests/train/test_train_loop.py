@@ -18,10 +18,10 @@ from understudy import models
 from understudy.core.errors import ConfigError, DataError, UnderstudyError
 from understudy.core.files import read_json
 from understudy.train import checkpoint
+from understudy.train.classifier_steps import ClassifierStep
 from understudy.train.config import TrainConfig
 from understudy.train.logs import read_metrics
 from understudy.train.loop import fit
-from understudy.train.steps import ClassifierStep
 
 FILES = ("model.safetensors", "model-ema.safetensors", "model-best.safetensors")
 SCRIPT = str(Path(__file__).with_name("train_toy.py"))
@@ -100,6 +100,33 @@ def test_time_limit_stops_with_a_checkpoint_and_goes_on(unbroken, tmp_path):
     assert checkpoint.steps(tmp_path / "checkpoints")[-1] == first.steps < STEPS
     assert run(tmp_path).finished
     assert content(tmp_path) == content(unbroken)
+
+
+def test_a_run_that_is_stopped_is_done(tmp_path):
+    stopped = run(tmp_path, stop=lambda step: step >= 10)
+    assert stopped.finished
+    assert stopped.steps == 10
+    assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 10
+    record = read_json(tmp_path / "record.json")
+    assert (record["steps"], record["metrics"]) == (10, stopped.metrics)
+    assert (tmp_path / "model-ema.safetensors").is_file()
+    lines = read_metrics(tmp_path)  # the 10th step is logged and scored, though no interval ends
+    assert [line["step"] for line in lines] == [4, 8, 8, 10, 10]
+    assert lines[-1]["eval/top1"] == stopped.metrics["top1"]
+    batches = Batches()
+    again = run(tmp_path, batches)
+    assert batches.calls == []
+    assert (again.steps, again.metrics) == (10, stopped.metrics)
+
+
+def test_a_stopped_run_that_was_killed_before_its_end_is_equal(tmp_path):
+    run(tmp_path / "a", stop=lambda step: step >= 10)
+    run(tmp_path / "b", stop=lambda step: step >= 10)
+    for name in ("record.json", "model.safetensors", "model-ema.safetensors"):
+        (tmp_path / "b" / name).unlink()
+    run(tmp_path / "b", stop=lambda step: step >= 10)
+    assert content(tmp_path / "b") == content(tmp_path / "a")
+    assert read_metrics(tmp_path / "b") == read_metrics(tmp_path / "a")
 
 
 def start(out: Path, delay: float) -> subprocess.Popen:
@@ -270,6 +297,20 @@ def test_tensorboard_is_asked_for_by_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UnderstudyError, match=r"TensorBoard logging needs .*understudy\[logs\]"):
         run(tmp_path, tensorboard=True)
+
+
+def test_tensorboard_events_hold_what_the_log_holds(tmp_path):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="TENSORBOARD IS NOT TESTED: install understudy[logs]",
+    )
+    run(tmp_path, tensorboard=True, steps=8)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for name in ("loss", "eval/top1"):
+        written = {line["step"]: line[name] for line in read_metrics(tmp_path) if name in line}
+        assert written
+        found = {event.step: event.value for event in events.Scalars(name)}
+        assert found == pytest.approx(written, rel=1e-6)
 
 
 def test_log_lines_are_json_without_hidden_state(unbroken):

@@ -13,8 +13,8 @@ from student_world import SCALES, digit_store, few_steps, pair_store, teacher_cl
 from understudy import models
 from understudy.core.errors import CardError, ConfigError, DataError
 from understudy.evaluate.run import evaluate_model
+from understudy.train.classifier_config import ClassifierStudentConfig
 from understudy.train.classifier_student import (
-    ClassifierStudentConfig,
     classifier_loader,
     classifier_step,
     make_classifier,
@@ -38,8 +38,8 @@ from understudy.train.student import (
     make_student,
     train_clip,
 )
+from understudy.train.student_batches import train_rows
 from understudy.train.student_lookup import make_tokenizer
-from understudy.train.student_parts import train_rows
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +180,10 @@ def test_bad_input_online_teacher_of_another_size(pairs):
     )  # fmt: skip
     with pytest.raises(ConfigError, match="images of 48 px like the student, and takes 32 px"):
         OnlineTeachers(pairs, loader, [small], student.preprocess)
+    mute = teacher_clip(0)
+    mute.tokenizer = None
+    with pytest.raises(ConfigError, match="it has no tokenizer"):
+        OnlineTeachers(pairs, loader, [mute], student.preprocess)
 
 
 def test_controls_change_what_they_should(pairs):

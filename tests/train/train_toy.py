@@ -12,7 +12,8 @@ from torch import nn
 
 from understudy.core.seeds import torch_generator
 from understudy.train.config import TrainConfig
-from understudy.train.loop import RunResult, fit
+from understudy.train.loop import fit
+from understudy.train.result import RunResult
 
 STEPS = 24
 
@@ -93,7 +94,8 @@ def config(**changes) -> TrainConfig:
 def run(
     out: Path, batches: Batches | None = None, model: nn.Module | None = None, **changes
 ) -> RunResult:
-    options = {k: changes.pop(k) for k in ("resume", "context", "data") if k in changes}
+    names = ("stop", "resume", "context", "data")
+    options = {k: changes.pop(k) for k in names if k in changes}
     return fit(
         model or Toy(),
         objective,

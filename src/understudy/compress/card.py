@@ -74,7 +74,8 @@ def model_card(
         "",
         "## Input and output",
         "",
-        f"- Images: RGB, {size.size} x {size.size}; resize {size.resize} ({size.interpolation}), "
+        f"- Images: RGB, {size.size} x {size.size}; resize {size.resize} to "
+        f"{int(size.size / size.crop)} ({size.interpolation}), "
         f"centre crop, scale to [0, 1], mean {list(size.mean)}, std {list(size.std)}.",
         *_outputs(model),
         "",

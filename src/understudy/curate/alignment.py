@@ -11,45 +11,36 @@ What was decided is written beside the samples, as columns with cards: `score.<n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from understudy.core.errors import ConfigError, DataError
-from understudy.core.hashing import hash_bytes
 from understudy.core.provenance import versions
 from understudy.core.seeds import rng
+from understudy.curate.alignment_report import AlignmentReport, report_on
+from understudy.curate.keys import caption_key, image_key, leaks, repeats
 from understudy.curate.relevance import Selection, check_classes
 from understudy.data.card import Card
 
 if TYPE_CHECKING:
     from understudy.data.store import Store
 
-
-def caption_key(caption: str | None) -> str:
-    """Return a caption without case and spacing, to compare by."""
-    return " ".join((caption or "").lower().split())
-
-
-def image_key(image: np.ndarray | bytes) -> str:
-    """Return the hash of an image's pixels, or of a file's bytes."""
-    if isinstance(image, bytes):
-        return hash_bytes(image)
-    image = np.ascontiguousarray(image)
-    return hash_bytes(str((image.shape, image.dtype)).encode(), image.tobytes())
-
-
-def repeats(keys: Sequence[str]) -> np.ndarray:
-    """Return bool [N], true for every item that an earlier one equals."""
-    seen: set[str] = set()
-    out = np.zeros(len(keys), bool)
-    for i, key in enumerate(keys):
-        out[i] = key in seen
-        seen.add(key)
-    return out
+__all__ = [
+    "AlignmentReport",
+    "caption_key",
+    "image_key",
+    "label_captions",
+    "leaks",
+    "mix_sources",
+    "near",
+    "near_repeats",
+    "repeats",
+    "report_on",
+    "write_selection",
+]
 
 
 def near_repeats(features: np.ndarray, threshold: float = 0.98, *, chunk: int = 2048) -> np.ndarray:
@@ -60,10 +51,7 @@ def near_repeats(features: np.ndarray, threshold: float = 0.98, *, chunk: int = 
         threshold: in (0, 1].
         chunk: rows at a time.
     """
-    if not 0 < threshold <= 1:
-        raise ConfigError(f"near_repeats: threshold must lie in (0, 1], got {threshold}.")
-    unit = np.asarray(features, np.float32)
-    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True).clip(min=1e-12)
+    unit = _unit_rows(features, threshold)
     out = np.zeros(len(unit), bool)
     for at in range(0, len(unit), chunk):
         block = unit[at : at + chunk]
@@ -77,10 +65,30 @@ def near_repeats(features: np.ndarray, threshold: float = 0.98, *, chunk: int = 
     return out
 
 
-def leaks(keys: Sequence[str], test_keys: Iterable[str]) -> np.ndarray:
-    """Return bool [N], true where a key (hash of an image, say) is one of the test set's."""
-    test = set(test_keys)
-    return np.array([key in test for key in keys], bool)
+def near(
+    features: np.ndarray, others: np.ndarray, threshold: float = 0.98, *, chunk: int = 2048
+) -> np.ndarray:
+    """Return bool [N], true for items whose cosine to any of `others` reaches `threshold`.
+
+    Args:
+        features: [N, D].
+        others: [M, D], such as those of the test set.
+        threshold: in (0, 1].
+        chunk: rows at a time.
+    """
+    targets = _unit_rows(others, threshold)
+    unit = _unit_rows(features, threshold)
+    parts = [
+        (unit[at : at + chunk] @ targets.T >= threshold).any(1) for at in range(0, len(unit), chunk)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, bool)
+
+
+def _unit_rows(features: np.ndarray, threshold: float) -> np.ndarray:
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"near_repeats: threshold must lie in (0, 1], got {threshold}.")
+    unit = np.asarray(features, np.float32)
+    return unit / np.linalg.norm(unit, axis=1, keepdims=True).clip(min=1e-12)
 
 
 def label_captions(
@@ -162,94 +170,6 @@ def mix_sources(
         draw = rng("mix", seed, source).choice(np.asarray(own), count, replace=False)
         out[source] = np.sort(draw)
     return out
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlignmentReport:
-    """What an alignment set holds.
-
-    Attributes:
-        size: pairs.
-        distinct_images: different images among them.
-        distinct_captions: different captions.
-        coverage: pairs by target class.
-        zero_coverage: names of target classes without a pair.
-        leakage: pairs whose image or caption is in the test set, as found in the pool; they are
-            never chosen.
-        removed_repeats: pairs of the pool left out as repeats.
-        empty_captions: pairs of the pool left out because their caption is empty.
-        truncated_captions: captions longer than the text encoder reads.
-        seen_names: target names that labels-as-captions put into the set; what is measured on
-            them is not zero-shot.
-        sources: pairs by source.
-    """
-
-    size: int
-    distinct_images: int
-    distinct_captions: int
-    coverage: dict[str, int]
-    zero_coverage: tuple[str, ...] = ()
-    leakage: int = 0
-    removed_repeats: int = 0
-    empty_captions: int = 0
-    truncated_captions: int = 0
-    seen_names: tuple[str, ...] = ()
-    sources: dict[str, int] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
-
-    def text(self) -> str:
-        """Return the report in lines."""
-        lines = [
-            f"{self.size:,} pairs: {self.distinct_images:,} different images, "
-            f"{self.distinct_captions:,} different captions",
-            f"left out of the pool: {self.leakage:,} in the test set, {self.removed_repeats:,} "
-            f"repeats, {self.empty_captions:,} empty captions",
-        ]
-        if self.truncated_captions:
-            lines.append(f"{self.truncated_captions:,} captions are longer than the encoder reads")
-        if self.coverage:
-            counts = list(self.coverage.values())
-            lines.append(
-                f"pairs per class: {min(counts):,} to {max(counts):,} over {len(counts):,} classes"
-            )
-        if self.zero_coverage:
-            lines.append(f"classes without a pair: {', '.join(self.zero_coverage)}")
-        if self.seen_names:
-            lines.append(f"seen names (no longer zero-shot): {', '.join(self.seen_names)}")
-        lines += [f"source {name}: {count:,} pairs" for name, count in self.sources.items()]
-        return "\n".join(lines)
-
-
-def report_on(
-    rows: np.ndarray,
-    captions: Sequence[str],
-    image_keys: Sequence[str],
-    coverage: np.ndarray | None = None,
-    classes: Sequence[str] = (),
-    **counts: Any,
-) -> AlignmentReport:
-    """Count what a set holds.
-
-    Args:
-        rows: places of its pairs.
-        captions: of the whole pool.
-        image_keys: hashes of the pool's images.
-        coverage: [C] pairs by target class.
-        classes: names of the target classes.
-        **counts: further fields of `AlignmentReport`.
-    """
-    covered = {} if coverage is None else dict(zip(classes, map(int, coverage), strict=True))
-    return AlignmentReport(
-        size=len(rows),
-        distinct_images=len({image_keys[int(r)] for r in rows}),
-        distinct_captions=len({caption_key(captions[int(r)]) for r in rows}),
-        coverage=covered,
-        zero_coverage=tuple(name for name, count in covered.items() if count == 0),
-        **counts,
-    )
 
 
 def write_selection(

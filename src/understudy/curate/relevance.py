@@ -66,9 +66,14 @@ def class_relevance(
             f"relevance: pool {list(pool.shape)} and prompts {list(prompts.shape)} must be of one "
             "encoder."
         )
+    if len(prompt_class) != len(prompts):
+        raise DataError(
+            f"relevance: {len(prompts)} prompts and the classes of {len(prompt_class)}; give one "
+            "class a prompt."
+        )
     lacking = np.setdiff1d(np.arange(num_classes), prompt_class)
-    if len(lacking) or len(prompt_class) != len(prompts):
-        raise DataError(f"relevance: class {int(lacking[0]) if len(lacking) else 0} has no prompt.")
+    if len(lacking):
+        raise DataError(f"relevance: class {int(lacking[0])} has no prompt; give it at least one.")
     targets = _unit(prompts, "prompt")
     order = np.argsort(prompt_class, kind="stable")
     starts = np.searchsorted(prompt_class[order], np.arange(num_classes))
@@ -86,7 +91,7 @@ def _unit(values: np.ndarray, what: str, first: int = 0) -> np.ndarray:
     if bad.any():
         raise DataError(
             f"relevance: {what} {first + int(bad.argmax())} has a feature vector that is zero or "
-            "not finite."
+            "not finite; cache its features again, or leave it out."
         )
     return values / norms[:, None]
 

@@ -134,7 +134,7 @@ def retrieval_metrics(
 
     Returns:
         `t2i_r1`, `t2i_r5`, ..., `i2t_r1`, ..., `t2i_median_rank`, `i2t_median_rank` (from 1) and
-        `mean_r1`, the mean of both directions.
+        `mean_r1`, `mean_r5`, ..., the means of both directions.
 
     Raises:
         DataError: lengths differ, or a text without an image, or an image without a text.
@@ -157,8 +157,9 @@ def retrieval_metrics(
         ranks = retrieval_ranks(queries, items, query_ids, item_ids, block=block)
         out |= {f"{name}_r{k}": recall_at(ranks, k) for k in ks if k == 1 or k < len(items)}
         out[f"{name}_median_rank"] = median_rank(ranks)
-    if 1 in ks:
-        out["mean_r1"] = (out["t2i_r1"] + out["i2t_r1"]) / 2
+    for k in ks:
+        if {f"t2i_r{k}", f"i2t_r{k}"} <= out.keys():
+            out[f"mean_r{k}"] = (out[f"t2i_r{k}"] + out[f"i2t_r{k}"]) / 2
     return out
 
 

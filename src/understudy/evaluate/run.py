@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def evaluate_model(
         bins: of the calibration error.
         image: column of encoded pictures.
         text: column of captions, one string or a list of them a row.
-        label: column of class numbers, or of class names.
+        label: column of class numbers, or of class names; a number below 0 or a null is no label.
         preprocess: instead of the model's own; refused where released weights pin it.
         threads: that decode.
         block: rows of each side that retrieval compares at once.
@@ -87,10 +88,12 @@ def evaluate_model(
     Returns:
         `rows`, and `<task>.<metric>`: see `retrieval_metrics` and `classification_metrics`.
         Retrieval adds `dropped_texts` (empty captions) and, like zero-shot, `truncated_texts`.
+        Zero-shot and classification add `unlabelled_rows`: rows without a label, which they skip.
 
     Raises:
         ConfigError: an unknown task, a task that the model cannot do, or nothing to do.
-        DataError: missing columns or class names, no rows, labels that fit no class.
+        DataError: missing columns or class names, no rows, none with a label, labels that fit no
+            class.
         ModelError: a wrong normalisation for released weights, a missing tokenizer, or outputs
             that are not finite.
     """
@@ -141,7 +144,8 @@ class _Run:
         has = {part: column in self.store.columns for part, column in self.columns.items()}
         if tasks is None:
             if self.is_clip:
-                fits = {"retrieval": has["text"], "zeroshot": has["label"] and bool(self.classes)}
+                named = has["label"] and bool(self.classes)
+                fits = {"retrieval": has["text"], "zeroshot": named and bool(len(self.labelled))}
             else:
                 fits = {"classify": has["label"]}
             found = [task for task, possible in fits.items() if possible]
@@ -174,13 +178,11 @@ class _Run:
             )
         return self.store.take(self.rows, [name]).column(name).to_pylist()
 
-    def images(self) -> StoreImages:
-        return StoreImages(self.store, self.rows, self.columns["image"])
-
     def embedded(self) -> Tensor:
         """Return the images' embeddings, computed once."""
         if self._embedded is None:
-            parts = [embed_images(model, self.images(), **self.options) for model in self.models]
+            images = StoreImages(self.store, self.rows, self.columns["image"])
+            parts = [embed_images(model, images, **self.options) for model in self.models]
             self._embedded = parts[0] if len(parts) == 1 else join_embeddings(parts)
         return self._embedded
 
@@ -191,20 +193,38 @@ class _Run:
     def truncated(self) -> int:
         return sum(m.tokenizer.num_truncated for m in self.models if m.tokenizer is not None)
 
+    @cached_property
+    def label_values(self) -> list[Any]:
+        return self.column("label")
+
+    @cached_property
+    def labelled(self) -> np.ndarray:
+        """Return the places, among the chosen rows, of those that have a label."""
+        has = [
+            value is not None and not (isinstance(value, int) and value < 0)
+            for value in self.label_values
+        ]
+        return np.flatnonzero(has)
+
     def labels(self, count: int) -> Tensor:
-        """Return class numbers; names are looked up."""
-        values = self.column("label")
+        """Return the class numbers of labelled rows; names are looked up."""
         number = {name: i for i, name in enumerate(self.classes)}
         out = []
-        for row, value in zip(self.rows, values, strict=True):
+        for place in self.labelled.tolist():
+            given = value = self.label_values[place]
             if isinstance(value, str):
                 value = number.get(value, -1) if number else -1
             if not isinstance(value, int) or not 0 <= value < count:
                 raise DataError(
-                    f"{self.store.path}, row {row}: label {values[len(out)]!r} is none of the "
+                    f"{self.store.path}, row {self.rows[place]}: label {given!r} is none of the "
                     f"{count} classes."
                 )
             out.append(value)
+        if not out:
+            raise DataError(
+                f"{self.store.path}: none of the {len(self.rows)} chosen rows has a label in "
+                f"column '{self.columns['label']}'; choose other rows, or score retrieval only."
+            )
         return torch.tensor(out)
 
     def retrieval(self, ks: Sequence[int], block: int) -> dict[str, float]:
@@ -243,8 +263,10 @@ class _Run:
         weights = class_weights(self.encode, self.classes, self.prompts)
         scales = [float(model.scale().detach()) for model in self.models]
         scale = sum(scales) / len(scales)
-        found = zeroshot_metrics(self.embedded(), labels, weights, scale=scale, bins=bins)
+        images = self.embedded()[self.labelled]
+        found = zeroshot_metrics(images, labels, weights, scale=scale, bins=bins)
         found["truncated_texts"] = float(self.truncated() - before)
+        found["unlabelled_rows"] = float(len(self.rows) - len(self.labelled))
         return found
 
     def classify(self, bins: int) -> dict[str, float]:
@@ -257,5 +279,8 @@ class _Run:
                 "it was trained for other labels."
             )
         labels = self.labels(count)
-        logits = image_logits(model, self.images(), **self.options)
-        return classification_metrics(logits, labels, bins=bins)
+        images = StoreImages(self.store, self.rows[self.labelled], self.columns["image"])
+        logits = image_logits(model, images, **self.options)
+        found = classification_metrics(logits, labels, bins=bins)
+        found["unlabelled_rows"] = float(len(self.rows) - len(self.labelled))
+        return found

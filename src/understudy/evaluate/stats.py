@@ -125,3 +125,25 @@ def mean_and_spread(values: Sequence[float]) -> str:
     if len(array) < 2:
         return f"{array.mean():.4g}"
     return f"{array.mean():.4g} ± {array.std(ddof=1):.2g}"
+
+
+def spearman(first: ArrayLike, second: ArrayLike) -> float:
+    """Return Spearman's rank correlation; equal values share their mean rank.
+
+    Args:
+        first: [n] numbers.
+        second: [n] numbers in the same order.
+
+    Returns:
+        rho in [-1, 1]; NaN where one list is constant.
+
+    Raises:
+        DataError: the lists differ in length, or have fewer than two values.
+    """
+    a, b = _values(first, "spearman"), _values(second, "spearman")
+    if len(a) != len(b) or len(a) < 2:
+        raise DataError(f"spearman: {len(a)} and {len(b)} values; expected two equal lists.")
+    ranks = [(v[:, None] > v).sum(1) + 0.5 * ((v[:, None] == v).sum(1) - 1) for v in (a, b)]
+    centred = [r - r.mean() for r in ranks]
+    size = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+    return float((centred[0] * centred[1]).sum() / size) if size else float("nan")

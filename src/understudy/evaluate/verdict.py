@@ -10,7 +10,7 @@ from typing import Any
 
 from understudy.core.errors import DataError
 from understudy.core.files import read_json, write_json
-from understudy.evaluate.checks import CheckResult
+from understudy.evaluate.check_base import CheckResult
 from understudy.evaluate.stats import mean_and_spread
 
 FIELDS = (

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from understudy.core import progress
 from understudy.core.errors import DataError
+from understudy.core.hashing import hash_data
 from understudy.core.provenance import versions
 from understudy.data.card import Card
 from understudy.data.features import check_feature_card, mask_column, token_column
@@ -71,7 +72,22 @@ class CacheReport:
     seconds: float
 
 
-def _cards(encoder: Encoder, modality: str, shapes: dict[str, Any], facts: dict) -> list[Card]:
+def _source(store: Store, column: str, modality: str) -> dict[str, str]:
+    """Return what a card says of the column that was read, where it is not the usual one."""
+    if column == modality:
+        return {}
+    card = store.cards.get(column)
+    made = {} if card is None else {"source_card": hash_data(card.identity())}
+    return {"source": column, **made}
+
+
+def _cards(
+    encoder: Encoder,
+    modality: str,
+    shapes: dict[str, Any],
+    facts: dict,
+    source: dict[str, str],
+) -> list[Card]:
     found = []
     for column, (shape, dtype) in shapes.items():
         config = {
@@ -79,6 +95,7 @@ def _cards(encoder: Encoder, modality: str, shapes: dict[str, Any], facts: dict)
             "modality": modality,
             "preprocess": encoder.preprocess,
             "preprocess_hash": preprocess_hash(encoder),
+            **source,
         }
         found.append(
             Card(
@@ -143,7 +160,8 @@ def cache_features(
         overwrite: replace a cache that another checkpoint or preprocessing made.
 
     Raises:
-        CardError: such a cache is there and `overwrite` is off; the message gives both hashes.
+        CardError: such a cache is there and `overwrite` is off, or one of another column (or of
+            what it held before); the message gives both.
         DataError: features that are NaN, zero, or all padding; the sample is named.
         ModelError: the encoder is in training mode or takes gradients.
     """
@@ -167,7 +185,8 @@ def cache_features(
         length = _token_length(encoder, read_inputs(store, column, kind, chosen[:1]))
         shapes[token_column(encoder.name, modality)] = ((length, encoder.dim), dtype)
         shapes[mask_column(encoder.name, modality)] = ((length,), "uint8")
-    cards = _cards(encoder, modality, shapes, {"empty": empty, "truncated": truncated})
+    facts = {"empty": empty, "truncated": truncated}
+    cards = _cards(encoder, modality, shapes, facts, _source(store, column, modality))
     types = {
         c: pa.list_(pa.uint8(), shape[0]) if d == "uint8" else embedding_type(shape, d)
         for c, (shape, d) in shapes.items()

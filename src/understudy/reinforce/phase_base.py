@@ -109,6 +109,8 @@ def teacher_card(
     facts: dict[str, Any] = {"teacher": teacher.name, "kind": teacher.kind}
     if teacher.logit_scale is not None:
         facts["logit_scale"] = teacher.logit_scale
+    if teacher.logit_bias is not None:
+        facts["logit_bias"] = teacher.logit_bias
     return Card(
         column=column,
         writer=teacher.name,

@@ -47,8 +47,14 @@ def chosen_rows(store: Store, config: ReinforceConfig) -> np.ndarray:
         rows = np.arange(store.num_rows, dtype=np.int64)
     else:
         rows = store.where(config.rows)
+    if not store.num_rows:
+        raise DataError(f"{store.path}: the store has no rows; import some first.")
     if not len(rows):
-        raise DataError(f'rows: "{config.rows}" matches none of {store.num_rows} rows.')
+        payload = ", ".join(c for c in store.columns if c not in store.cards)
+        raise DataError(
+            f'rows: "{config.rows}" matches none of the {store.num_rows} rows of {store.path}; '
+            f"loosen the filter (columns: {payload})."
+        )
     return rows
 
 

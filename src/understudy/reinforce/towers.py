@@ -20,17 +20,18 @@ class SentenceTower(nn.Module):
 
     Args:
         module: its output has `last_hidden_state`.
+        pooling: `mean` over the tokens, or the first token (`cls`), as the encoder was trained.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, pooling: str = "mean") -> None:
         super().__init__()
-        self.module = module
+        self.module, self.pooling = module, pooling
 
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return token features [B, T, D] and which tokens are valid."""
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor] | Tensor:
+        """Return token features [B, T, D] and which are valid; or the first token's [B, D]."""
         ids, mask = rows[:, 0], rows[:, 1]
-        out = self.module(input_ids=ids, attention_mask=mask)
-        return out.last_hidden_state.float(), mask.bool()
+        hidden = self.module(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        return hidden[:, 0] if self.pooling == "cls" else (hidden, mask.bool())
 
 
 def text_tower(encoder: Any) -> tuple[nn.Module, Inputs]:
@@ -44,13 +45,16 @@ def text_tower(encoder: Any) -> tuple[nn.Module, Inputs]:
         return tower.train(), encoder.inputs
     teacher = getattr(encoder, "teacher", None)
     if isinstance(encoder, TeacherEncoder) and hasattr(teacher, "text_tokens"):
-        tower = SentenceTower(copy.deepcopy(teacher.module).requires_grad_(True))  # type: ignore[union-attr]
-        length = encoder.token_length or 32
+        asked: Any = teacher
+        module = copy.deepcopy(asked.module).requires_grad_(True)
+        tower = SentenceTower(module, getattr(asked.options, "pooling", "mean"))
+        length = encoder.token_length or asked.options.max_length
 
         def rows(texts: Sequence[str]) -> Tensor:
-            found = teacher.tokenizer(  # type: ignore[union-attr]
+            # As long as the longest of these texts, not as the limit: padding costs steps.
+            found = asked.tokenizer(
                 list(texts),
-                padding="max_length",
+                padding="longest",
                 truncation=True,
                 max_length=length,
                 return_tensors="pt",

@@ -100,7 +100,7 @@ class ViewSource:
         count = len(self.ks)
         repeated = [image for image in images for _ in range(count)]
         called = [name for name in names for _ in range(count)]
-        partners = partner_images(store, self.config.image_column, flat)
+        partners = partner_images(store, self.config.image_column, flat, called)
         views = self.pipeline.apply(repeated, flat, partners=partners, names=called)
         batch.data = {"params": params, "views": views, "names": called}
         return batch

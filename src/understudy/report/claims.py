@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from understudy.evaluate.checks import CheckResult
+from understudy.evaluate.check_base import CheckResult
 from understudy.evaluate.stats import mean_and_spread
 from understudy.evaluate.verdict import Verdict
 from understudy.report import figures

@@ -23,8 +23,8 @@ def _scores(student: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if name != "rows"}
 
 
-def _teachers(store: Store, view_set: str) -> list[str]:
-    end = f".image.{view_set}.0"
+def _teachers(store: Store, kind: str, view_set: str) -> list[str]:
+    end = f".{kind}.{view_set}.0"
     return [c.removesuffix(end) for c in store.columns if c.endswith(end)]
 
 
@@ -34,12 +34,11 @@ def _captioner(store: Store) -> str | None:
 
 
 def _costs(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Return the ledger; parts that ran in the background are not added to what was waited for."""
+    """Return the ledger: generation as the cards add up, and what each student took."""
     costs: dict[str, dict[str, float]] = {}
-    report = result.get("reinforce") or {}
-    if report.get("seconds"):
-        hidden = {"read", "views", "decode"}
-        costs["reinforce once"] = {k: v for k, v in report["seconds"].items() if k not in hidden}
+    generation = (result.get("stored") or {}).get("seconds")
+    if generation:
+        costs["reinforce once"] = dict(generation)
     for name, student in result["students"].items():
         costs[f"train {name}"] = dict(student["seconds"])
     return costs
@@ -83,7 +82,6 @@ def report_of(
     text: str = "text",
     latency: Sequence[Sequence[Any]] = (),
     checks: Mapping[str, Any] | None = None,
-    reinforce: Mapping[str, Any] | None = None,
 ) -> StudentsReport:
     """Return the page's content for the students of a recipe's output folder.
 
@@ -96,14 +94,11 @@ def report_of(
         text: the text column.
         latency: a latency table with its header as the first row.
         checks: other facts to show.
-        reinforce: report of a reinforcement that the recipe did not do itself.
 
     Raises:
         DataError: there is no `result.json`.
     """
     result = read_json(Path(folder) / RESULT)
-    if reinforce is not None:
-        result["reinforce"] = reinforce
     students = result["students"]
     runs = [
         StudentRun(name=name, path=Path(student["run"]), scores=_scores(student))
@@ -121,7 +116,8 @@ def report_of(
         runs=runs,
         store=store if shows else None,
         view_set=view_set,
-        teachers=_teachers(store, view_set) if store is not None else (),
+        teachers=_teachers(store, "image", view_set) if store is not None else (),
+        classifiers=_teachers(store, "topk", view_set) if store is not None else (),
         captioner=_captioner(store) if store is not None else None,
         text=text,
         headline=headline,

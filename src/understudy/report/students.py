@@ -49,6 +49,7 @@ class StudentsReport:
         store: the reinforced data set.
         view_set: whose views are shown.
         teachers: whose neighbours are shown.
+        classifiers: whose likeliest classes are shown.
         captioner: whose captions are shown.
         text: the text column.
         headline: the metric that decides.
@@ -67,6 +68,7 @@ class StudentsReport:
     store: Store | None = None
     view_set: str = "main"
     teachers: Sequence[str] = ()
+    classifiers: Sequence[str] = ()
     captioner: str | None = None
     text: str = "text"
     headline: str = ""
@@ -146,7 +148,8 @@ def students_page(report: StudentsReport) -> Page:
         page.section("What was reinforced")
         page.text(
             "Each strip: the sample and its texts, then stored views, replayed bit for bit, with "
-            "the text that each teacher puts nearest to that very view.",
+            "the text that each teacher puts nearest to that very view, or the classes that it "
+            "finds likeliest there.",
             "note",
         )
         add_gallery(
@@ -154,6 +157,7 @@ def students_page(report: StudentsReport) -> Page:
             report.store,
             report.view_set,
             report.teachers,
+            classifiers=report.classifiers,
             captioner=report.captioner,
             text=report.text,
         )

@@ -23,6 +23,7 @@ from understudy.objectives.alignment import alignment
 from understudy.objectives.checks import row_name
 from understudy.objectives.gather import LOCAL, GatherGroup
 from understudy.train.config import TrainConfig
+from understudy.train.logs import read_metrics
 from understudy.train.loop import LoaderFactory, fit
 
 DUPLICATES = ("refuse", "positives", "negatives")
@@ -159,10 +160,6 @@ def check_values(
         raise DataError(f"{name} features: {where} has length 0, which has no direction; drop it.")
 
 
-class _Enough(Exception):
-    """Raised inside an evaluation to end a run early."""
-
-
 @dataclass(frozen=True, slots=True)
 class AlignResult:
     """What `fit_aligner` gave.
@@ -172,7 +169,7 @@ class AlignResult:
         steps: optimiser steps done.
         best: the best evaluation of the watched metric; NaN without one.
         best_step: when it was.
-        curve: (step, metrics) of every evaluation.
+        curve: (step, metrics) of every evaluation, those before a resume included.
         stopped_early: whether patience ran out.
         trainable: parameters that learned.
     """
@@ -184,6 +181,42 @@ class AlignResult:
     curve: list[tuple[int, dict[str, float]]]
     stopped_early: bool
     trainable: int
+
+
+def _identity(step: AlignStep, batches: LoaderFactory) -> dict[str, Any]:
+    """Return what of batches and objective a resumed run must find unchanged."""
+    describe = getattr(batches, "describe", dict)
+    return {
+        "batches": describe(),
+        "modalities": list(step.modalities),
+        "duplicates": step.duplicates,
+    }
+
+
+class _Curve:
+    """The evaluations of a run, those that an earlier process logged included."""
+
+    def __init__(self, out: Path, resume: bool) -> None:
+        self.found: dict[int, dict[str, float]] = {}
+        for line in read_metrics(out) if resume else ():
+            scores = {k.removeprefix("eval/"): v for k, v in line.items() if k.startswith("eval/")}
+            if STOP_METRIC in scores:
+                raw = {k: v for k, v in scores.items() if not k.startswith("ema_")}
+                self.found[line["step"]] = raw
+
+    def until(self, step: int) -> list[tuple[int, dict[str, float]]]:
+        """Return the evaluations up to a step, in order."""
+        return [(at, self.found[at]) for at in sorted(self.found) if at <= step]
+
+    def best(self, step: int) -> tuple[float, int, int]:
+        """Return the best of them, its step, and how many have passed since without a better."""
+        best, best_step, since = float("nan"), 0, 0
+        for at, found in self.until(step):
+            if not found[STOP_METRIC] <= best:
+                best, best_step, since = found[STOP_METRIC], at, 0
+            else:
+                since += 1
+        return best, best_step, since
 
 
 def fit_aligner(
@@ -207,12 +240,13 @@ def fit_aligner(
         config: of the loop; `best` is set to `"recall@1"` if there is an evaluation.
         out: the run's folder.
         evaluate: `evaluate(model, step)` returns metrics with `"recall@1"` of held-out pairs.
+            Averaged weights, where there are some, are evaluated too; the others decide.
         patience: stop after this many evaluations without a new best; 0 never.
-        resume: go on from a checkpoint in `out`.
+        resume: go on from a checkpoint in `out`, patience included, or take what is finished.
         context: facts for the run's record.
 
     Raises:
-        ConfigError: patience without an evaluation.
+        ConfigError: patience without an evaluation; or the checkpoint is of another run.
     """
     from dataclasses import replace
 
@@ -220,47 +254,46 @@ def fit_aligner(
 
     if patience and (evaluate is None or not config.eval_every):
         raise ConfigError("early stopping needs held-out pairs and eval_every above 0.")
-    curve: list[tuple[int, dict[str, float]]] = []
-    best, best_step, since = float("nan"), 0, 0
+    out = Path(out)
+    curve = _Curve(out, resume)
+    seen: set[int] = set()
 
     def watched(module: nn.Module, at: int) -> dict[str, float]:
-        nonlocal best, best_step, since
         found = dict(evaluate(module, at))  # type: ignore[misc]
-        curve.append((at, found))
-        if not found[STOP_METRIC] <= best:
-            best, best_step, since = found[STOP_METRIC], at, 0
-        else:
-            since += 1
-            if patience and since >= patience:
-                raise _Enough
+        if at not in seen:  # the second call of a step is about averaged weights
+            seen.add(at)
+            curve.found[at] = found
         return found
+
+    def enough(at: int) -> bool:
+        return bool(patience) and curve.best(at)[2] >= patience
 
     if evaluate is not None:
         config = replace(config, best=STOP_METRIC)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    stopped, out = False, Path(out)
-    try:
-        fit(
-            model,
-            step,
-            batches,
-            config,
-            out,
-            evaluate=watched if evaluate is not None else None,
-            resume=resume,
-            context=context,
-        )
-    except _Enough:
-        stopped = True
-    if evaluate is not None:
-        model.load_state_dict(load_file(out / "model-best.safetensors"))
+    run = fit(
+        model,
+        step,
+        batches,
+        config,
+        out,
+        evaluate=watched if evaluate is not None else None,
+        stop=enough,
+        resume=resume,
+        context=context,
+        data=_identity(step, batches),
+    )
+    kept = out / ("model-best.safetensors" if evaluate is not None else "model.safetensors")
+    if kept.is_file():  # not before the first evaluation of a run that the time limit stopped
+        model.load_state_dict(load_file(kept))
     model.eval()
+    best, best_step, _ = curve.best(run.steps)
     return AlignResult(
         path=out,
-        steps=curve[-1][0] if stopped else config.steps,
+        steps=run.steps,
         best=best,
         best_step=best_step,
-        curve=curve,
-        stopped_early=stopped,
+        curve=curve.until(run.steps),
+        stopped_early=enough(run.steps),
         trainable=trainable,
     )

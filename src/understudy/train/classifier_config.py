@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from understudy.core.config import LATER
 from understudy.core.errors import ConfigError
 from understudy.objectives.checks import fraction
 from understudy.objectives.topk import Densify
 from understudy.train.config import TrainConfig
 from understudy.train.mixing import MixConfig
+from understudy.train.student_base import StudentBase
 
 
 def _small_run() -> TrainConfig:
@@ -19,53 +21,39 @@ def _small_run() -> TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClassifierStudentConfig:
+class ClassifierStudentConfig(StudentBase):
     """Describe a classifier and what it learns from.
 
     Attributes:
-        model: a key of `understudy.models.MODELS`, or a weights file or run to start from.
-        changes: values of the model's configuration to replace, by dotted key.
-        learn: `labels`; `topk` (stored probabilities of stored views); `online` (teachers that are
-            given to `train_classifier`, asked at every step).
-        view_set: set of stored views to replay; empty draws `augment` anew. Stored probabilities
-            need it.
+        learn: `labels`; `topk` (stored probabilities of stored views, which needs `view_set`);
+            `online` (teachers that are given to `train_classifier`, asked at every step).
         teacher: whose probabilities; empty for the only one there is.
         p: probability that a row uses its stored view and target; otherwise the plain image with
             `augment` and its one-hot label.
         densify: `smooth`, `zeros` or `reference-zeros` (with `compat`).
         compat: see `objectives.topk.densify`.
-        smoothing: label smoothing.
+        k: how many of a view's stored probabilities to use, the largest ones; 0 uses all. What is
+            dropped is spread or renormalised as `densify` says.
+        smoothing: label smoothing; refused with `topk`, whose targets are no labels.
         mixup_alpha: of batch MixUp; 0 switches it off.
         cutmix_alpha: of batch CutMix; 0 switches it off.
-        force_mix: mix even stored targets of unmixed views.
+        force_mix: with `topk`, mix images and stored targets of unmixed views by one share.
         lambda_kd: weight of online imitation.
         lambda_cls: weight of the labels beside it.
         temperature: of online imitation.
-        augment: transforms by name for images that replay no stored view, as in `ViewConfig`.
-        rescale: allow stored views of another size than the student's input.
-        replay: `stored`; `fresh` is a control that breaks replay.
-        shuffle_targets: a control that gives every row another row's targets.
+        hard: imitate the most likely class of teachers that are asked online, instead of their
+            probabilities (arXiv 2012.12877).
         num_classes: 0 takes the store's class names.
-        rows: SQL filter; empty takes the split `train` if there is one, else all rows.
-        image_column: payload column of encoded images.
         label_column: column of class numbers.
-        mean: normalisation that is expected; refused unless it is the model's own.
-        std: the same.
-        view_order: `epoch` uses one view an epoch, each once a cycle, and reads one view's columns
-            only; `random` draws a view for each row, as published, and reads many.
-        train: how long and how fast.
-        seed: of weights, order, choices and everything random inside a step.
-        workers: threads that make batches ahead; 0 makes them in between.
     """
 
     model: str = "cnn-small"
-    changes: dict[str, Any] = field(default_factory=dict)
     learn: Literal["labels", "topk", "online"] = "topk"
-    view_set: str = ""
     teacher: str = ""
     p: float = 0.99
     densify: Densify = "smooth"
     compat: bool = False
+    k: int = field(default=0, metadata=LATER)
     smoothing: float = 0.0
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
@@ -73,23 +61,28 @@ class ClassifierStudentConfig:
     lambda_kd: float = 1.0
     lambda_cls: float = 0.0
     temperature: float = 1.0
-    augment: dict[str, Any] = field(default_factory=dict)
-    rescale: bool = False
-    replay: Literal["stored", "fresh"] = "stored"
-    shuffle_targets: bool = False
+    hard: bool = field(default=False, metadata=LATER)
     num_classes: int = 0
-    rows: str = ""
-    image_column: str = "image"
     label_column: str = "label"
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    view_order: Literal["epoch", "random"] = "epoch"
     train: TrainConfig = field(default_factory=_small_run)
-    seed: int = 0
-    workers: int = 1
 
     def __post_init__(self) -> None:
         fraction(self.p, "p")
+        if self.k < 0 or (self.k and self.learn != "topk"):
+            raise ConfigError(
+                f"k: {self.k} stored probabilities, with learn {self.learn}; it is a number from 1 "
+                "on (0 for all) and belongs to learn topk."
+            )
+        if self.hard and (self.learn != "online" or self.temperature != 1.0):
+            raise ConfigError(
+                "hard: it takes the most likely class of teachers asked online; set learn=online "
+                "and leave temperature at 1."
+            )
+        if self.learn == "topk" and self.smoothing:
+            raise ConfigError(
+                f"smoothing: {self.smoothing} would have no effect, since stored probabilities are "
+                "soft already; leave it out, or learn from labels (learn labels)."
+            )
         if self.learn == "topk" and not self.view_set:
             raise ConfigError(
                 "view_set: stored probabilities belong to stored views; name the set, or learn "

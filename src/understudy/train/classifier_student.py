@@ -7,7 +7,6 @@ budget, optimiser and step are the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +16,13 @@ from understudy.core.config import to_dict
 from understudy.core.errors import CardError, ConfigError
 from understudy.data.loader import Labels, Loader, TopK
 from understudy.models.image.classifier import Classifier
+from understudy.models.io import weights_hash
+from understudy.models.preprocess import Preprocess
+from understudy.models.runs import load_run, names_weights
 from understudy.train.classifier_config import ClassifierStudentConfig
-from understudy.train.steps import ClassifierStep, OnlineKdStep, TopKStep
-from understudy.train.student_parts import (
-    Evaluate,
-    StudentResult,
-    check_normalisation,
-    during,
-    finish,
-    image_field,
-    sampler_of,
-    train_rows,
-    view_count,
-)
+from understudy.train.classifier_steps import ClassifierStep, OnlineKdStep, TopKStep
+from understudy.train.student_batches import make_loader
+from understudy.train.student_run import Evaluate, StudentResult, run_student, settle
 
 if TYPE_CHECKING:
     from understudy.data.store import Store
@@ -70,11 +63,18 @@ def class_count(store: Store, config: ClassifierStudentConfig) -> int:
 
 
 def make_classifier(store: Store, config: ClassifierStudentConfig) -> Classifier:
-    """Make the student that a configuration describes, or load the one it names."""
-    from understudy import models
-    from understudy.models.runs import load_run
+    """Make the student that a configuration describes, or load the one it names.
 
-    if config.model not in models.MODELS and Path(config.model).exists():
+    Raises:
+        ConfigError: no such model, not a classifier, of other classes, or weights with `changes`.
+    """
+    from understudy import models
+
+    if names_weights(config.model):
+        if config.changes:
+            raise ConfigError(
+                f"changes: {config.model} holds weights, whose configuration cannot change."
+            )
         model: Any = load_run(config.model, folded=False)
     else:
         changes = dict(config.changes)
@@ -99,19 +99,8 @@ def _check_classifier(model: Any, num_classes: int) -> Classifier:
 
 def classifier_loader(store: Store, model: Classifier, config: ClassifierStudentConfig) -> Loader:
     """Return the batches of a run: images, labels, and stored targets where they are learned."""
-    rows = train_rows(store, config.rows)
-    check_normalisation(model.preprocess, config.mean, config.std, model.config.name)
     topk = config.learn == "topk"
-    fields: list[Any] = [
-        image_field(
-            model.preprocess,
-            column=config.image_column,
-            view_set=config.view_set,
-            augment=config.augment,
-            rescale=config.rescale,
-            replay=config.replay,
-        )
-    ]
+    fields: list[Any] = []
     if store.has(config.label_column) or not topk:
         fields.append(Labels(column=config.label_column))
     if topk:
@@ -119,35 +108,44 @@ def classifier_loader(store: Store, model: Classifier, config: ClassifierStudent
             TopK(
                 teacher=find_topk_teacher(store, config),
                 num_classes=model.config.num_classes,
+                keep=config.k,
                 label=config.label_column,
                 mark_plain=config.p < 1,
                 shuffle_targets=config.shuffle_targets,
             )
         )
-    sampler = sampler_of(
-        rows,
-        config.train,
-        seed=config.seed,
-        num_views=view_count(store, config.view_set),
-        view_order=config.view_order,
-    )
-    p = config.p if topk else 1.0
-    return Loader(store, sampler, fields, seed=config.seed, p=p, workers=config.workers)
+    return make_loader(store, model, config, fields, p=config.p if topk else 1.0)
 
 
 def classifier_step(
-    config: ClassifierStudentConfig, num_classes: int, teachers: Sequence[nn.Module] = ()
+    config: ClassifierStudentConfig,
+    num_classes: int,
+    teachers: Sequence[nn.Module] = (),
+    preprocess: Preprocess | None = None,
 ) -> ClassifierStep | TopKStep | OnlineKdStep:
     """Return the objective of a run.
 
+    Args:
+        config: what is learned.
+        num_classes: of the student.
+        teachers: for `learn="online"`.
+        preprocess: the student's, which decides what teachers are shown; see `OnlineKdStep`.
+
     Raises:
-        ConfigError: online imitation without teachers, or teachers without it.
+        ConfigError: online imitation without teachers, teachers without it, or of other classes.
     """
     if bool(teachers) != (config.learn == "online"):
         raise ConfigError(
             f"train_classifier: learn is '{config.learn}' and {len(teachers)} teachers are given; "
             "'online' needs some, the others none."
         )
+    for teacher in teachers:
+        classes = getattr(getattr(teacher, "config", None), "num_classes", num_classes)
+        if classes != num_classes:
+            raise ConfigError(
+                f"train_classifier: a teacher tells {classes} classes apart, the student "
+                f"{num_classes}; use teachers of the same classes."
+            )
     if config.learn == "labels":
         return ClassifierStep(smoothing=config.smoothing, mix=config.mix, num_classes=num_classes)
     if config.learn == "online":
@@ -159,8 +157,15 @@ def classifier_step(
             smoothing=config.smoothing,
             mix=config.mix,
             num_classes=num_classes,
+            hard=config.hard,
+            preprocess=preprocess,
         )
-    return TopKStep(num_classes=num_classes, method=config.densify, compat=config.compat)
+    return TopKStep(
+        num_classes=num_classes,
+        method=config.densify,
+        compat=config.compat,
+        mix=config.mix if config.force_mix else None,
+    )
 
 
 def train_classifier(
@@ -171,6 +176,7 @@ def train_classifier(
     evaluate: Evaluate | None = None,
     *,
     teachers: Sequence[nn.Module] = (),
+    watch: Evaluate | None = None,
     resume: bool = True,
     context: Mapping[str, Any] | None = None,
 ) -> StudentResult:
@@ -182,7 +188,10 @@ def train_classifier(
             `config.model`.
         config: what it learns from, how long and how fast.
         out: the run's folder; see `understudy.train.loop.fit`. `student.json` is added.
-        evaluate: `evaluate(model) -> metrics`, called at `train.eval_every` and at the end.
+        evaluate: `evaluate(model) -> metrics`, called at the end, and at `train.eval_every` if
+            nothing else watches.
+        watch: the same on other rows, such as a validation split: called at `train.eval_every`, it
+            chooses the best weights. Without it these are chosen on what they are scored on.
         teachers: for `learn="online"`: modules that return `{"logits": ...}`.
         resume: go on from the newest checkpoint in `out`.
         context: facts for the run's record.
@@ -194,28 +203,26 @@ def train_classifier(
         CardError: a column is missing or does not fit.
         ConfigError: options that do not fit each other, the model or the store.
     """
-    from understudy.train.loop import fit
-
-    if isinstance(model, str):
-        config = replace(config, model=model)
-    settings = replace(config.train, seed=config.seed)
-    config = replace(config, train=settings)
+    config = settle(config, model)
     if isinstance(model, Classifier):
         student = _check_classifier(model, class_count(store, config))
     else:
         student = make_classifier(store, config)
-    step = classifier_step(config, student.config.num_classes, teachers)
+    step = classifier_step(config, student.config.num_classes, teachers, student.preprocess)
     loader = classifier_loader(store, student, config)
     learned = {k: v for k, v in to_dict(config).items() if k not in ("model", "train", "workers")}
-    run = fit(
+    if teachers:
+        learned["teachers"] = [weights_hash(teacher) for teacher in teachers]
+    return run_student(
+        store,
         student,
         step,
         loader,
-        settings,
+        config,
         out,
-        evaluate=during(evaluate),
+        evaluate,
+        learned=learned,
+        watch=watch,
         resume=resume,
-        context={"student": to_dict(config), "store": store.path, **(context or {})},
-        data={"loader": loader.describe(), "objective": learned},
+        context=context,
     )
-    return finish(run, student, loader, train_rows(store, config.rows), settings, evaluate)

@@ -8,7 +8,7 @@ from typing import Any
 
 from understudy.core.files import write_json
 from understudy.core.provenance import machine, versions
-from understudy.train.student_parts import StudentResult
+from understudy.train.student_run import StudentResult
 
 RESULT = "result.json"
 FOLDED = "folded.safetensors"

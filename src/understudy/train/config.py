@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from understudy.core.config import check_choice, to_dict
@@ -60,7 +60,8 @@ class TrainConfig:
         precision: `"fp32"`, or autocast to `"bf16"` or `"fp16"` (with gradient scaling).
         max_logit_scale: parameters named `logit_scale` (exponents) are kept at or below its
             logarithm after each step.
-        seed: of everything random inside a step (dropout, drop path, augmentation).
+        seed: of everything random inside a step (dropout, drop path, augmentation). Students and
+            recipes set it to their own `seed`; another value is refused there.
         best: name of an evaluation metric; the weights with its largest value are kept.
         checkpoint_every: steps between checkpoints; 0 writes only the last state.
         keep_checkpoints: how many of the newest checkpoints to keep.
@@ -153,6 +154,21 @@ class TrainConfig:
     def samples_seen(self) -> int:
         """Samples of the whole run; 0 if `batch_size` is not given."""
         return self.steps * self.batch_size
+
+    def seeded(self, seed: int) -> TrainConfig:
+        """Return the same budget with the seed of what it trains.
+
+        Whoever trains has one seed, of weights, order and everything random inside a step.
+
+        Raises:
+            ConfigError: this configuration names another seed.
+        """
+        if self.seed not in (0, seed):
+            raise ConfigError(
+                f"train.seed: {self.seed}, but seed is {seed}; a run has one seed: give it as seed "
+                "and leave train.seed out."
+            )
+        return replace(self, seed=seed)
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide what is learned; a resumed run must have equal ones."""

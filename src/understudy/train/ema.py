@@ -24,19 +24,26 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float, warmup: bool = False) -> None:
         self.decay = decay
         self.warmup = warmup
+        self._model = model
         self._source = _averaged(model)
         self.tensors = {name: t.detach().clone() for name, t in self._source.items()}
+        # One call takes tensors of one kind only: sharded parameters, or whole ones and buffers.
+        kinds: dict[type, list[str]] = {}
+        for name, tensor in self.tensors.items():
+            if tensor.is_floating_point():
+                kinds.setdefault(type(tensor), []).append(name)
+        self._alike = list(kinds.values())
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Fold in the weights after optimiser step `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-        floating = [n for n, t in self.tensors.items() if t.is_floating_point()]
-        torch._foreach_lerp_(
-            [self.tensors[n] for n in floating],
-            [self._source[n].detach() for n in floating],
-            1 - decay,
-        )
+        for names in self._alike:
+            torch._foreach_lerp_(
+                [self.tensors[n] for n in names],
+                [self._source[n].detach() for n in names],
+                1 - decay,
+            )
         for name, tensor in self.tensors.items():
             if not tensor.is_floating_point():
                 tensor.copy_(self._source[name])
@@ -58,6 +65,11 @@ class Ema:
 
     @torch.no_grad()
     def _swap(self) -> None:
+        # After a forward pass without a backward one, the outermost sharded module keeps whole
+        # weights, which would hide what is put into its shards.
+        for module in self._model.modules():
+            if hasattr(module, "reshard"):
+                module.reshard()  # type: ignore[operator]
         for name, tensor in self.tensors.items():
             own = self._source[name]
             kept = own.detach().clone()

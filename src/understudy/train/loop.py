@@ -13,66 +13,33 @@ run that was killed and resumed ends with the same bytes as one that was not (on
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from understudy.core import progress
 from understudy.core.config import to_dict
-from understudy.core.errors import DataError, UnderstudyError
-from understudy.core.files import read_json, write_json
-from understudy.core.provenance import machine, versions
-from understudy.core.seeds import seed_for
+from understudy.core.files import write_json
 from understudy.train import checkpoint
 from understudy.train.config import TrainConfig
-from understudy.train.distributed import Ranks, join, sync_whole, to_device, wrap
+from understudy.train.distributed import Ranks, join, wrap
 from understudy.train.ema import Ema
-from understudy.train.guard import SIGTERM_STATUS, FiniteGuard, StopRequest, shown
+from understudy.train.guard import SIGTERM_STATUS, StopRequest
 from understudy.train.logs import RunLog
-from understudy.train.optim import (
-    clip_gradients,
-    keep_below,
-    logit_scales,
-    make_optimizer,
-    set_rate,
-    set_training,
-    trainable,
-)
+from understudy.train.optim import make_optimizer, set_training, trainable
 from understudy.train.precision import autocast, scaler
+from understudy.train.result import RECORD, RunResult, plain, read_result, write_record
 from understudy.train.schedule import learning_rate
 from understudy.train.state import RunState, frozen_hash
+from understudy.train.stepper import Objective, Stepper
 from understudy.train.weights import save_best, save_final
 
-Objective = Callable[[nn.Module, Mapping[str, Any]], Mapping[str, Tensor]]
 LoaderFactory = Callable[[int, int], Iterable[Mapping[str, Any]]]
 Evaluate = Callable[[nn.Module, int], Mapping[str, float]]
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run gave.
-
-    Attributes:
-        path: the run's folder.
-        steps: optimiser steps done.
-        metrics: the last evaluation, and the last training means with the prefix `train/`.
-        seconds: wall seconds by part: `data` (waiting for batches), `step`, `evaluate`,
-            `checkpoint`. On an accelerator `step` is what the host waited.
-        finished: False if the time limit ended it; call again to go on.
-    """
-
-    path: Path
-    steps: int
-    metrics: dict[str, float]
-    seconds: dict[str, float]
-    finished: bool = True
+Stop = Callable[[int], bool]
 
 
 def fit(
@@ -83,6 +50,7 @@ def fit(
     out: str | Path,
     *,
     evaluate: Evaluate | None = None,
+    stop: Stop | None = None,
     resume: bool = True,
     context: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
@@ -100,6 +68,9 @@ def fit(
             `model-ema.safetensors`, `record.json`.
         evaluate: `evaluate(model, step) -> metrics`, called in eval mode without gradients on every
             rank; with averaged weights a second time, as `ema_<name>`.
+        stop: `stop(step)`, asked between steps; True ends the run there as after its last step: it
+            is evaluated, its checkpoint and its weights are written, and it is done. Several ranks
+            are asked at steps that are logged or evaluated.
         resume: go on from the newest checkpoint in `out`, or return at once if the run is done;
             False deletes nothing but starts over.
         context: facts for the run's record.
@@ -114,7 +85,7 @@ def fit(
         UnderstudyError: the loss is not finite; the step and rows are named and the state saved.
         SystemExit: status 143, after SIGTERM and a checkpoint.
     """
-    run = _Run(model, objective, loader_factory, config, Path(out), evaluate, context, data)
+    run = _Run(model, objective, loader_factory, config, Path(out), evaluate, stop, context, data)
     done = run.begin(resume)
     return done if done is not None else run.train()
 
@@ -130,17 +101,17 @@ class _Run:
         config: TrainConfig,
         out: Path,
         evaluate: Evaluate | None,
+        stop: Stop | None,
         context: Mapping[str, Any] | None,
         data: Mapping[str, Any] | None,
     ) -> None:
-        self.config, self.out, self.objective = config, out, objective
-        self.loader_factory, self.evaluate = loader_factory, evaluate
+        self.config, self.out = config, out
+        self.loader_factory, self.evaluate, self.stop = loader_factory, evaluate, stop
         self.context = dict(context or {})
         self.ranks: Ranks = join(config.device, config.strategy)
         model.to(self.ranks.device)
         self.model = model
-        self.module = wrap(model, self.ranks)
-        self.call = torch.compile(self.module) if config.compile else self.module
+        module = wrap(model, self.ranks)  # first of all: sharding replaces the parameters
         if data is None and hasattr(loader_factory, "describe"):
             data = loader_factory.describe()  # type: ignore[attr-defined]
         ema = None
@@ -153,15 +124,13 @@ class _Run:
             ema=ema,
             ranks=self.ranks,
             facts={
-                "config": _plain(config.identity()),
-                "data": _plain(data or {}),
+                "config": plain(config.identity()),
+                "data": plain(data or {}),
                 "frozen": frozen_hash(model),
                 "world": self.ranks.world,
             },
         )
-        self.parameters = list(trainable(model).values())
-        self.scales = logit_scales(model)
-        self.guard = FiniteGuard(self.ranks.device)
+        self.stepper = Stepper(self.state, module, objective, config, out)
         self.train_metrics: dict[str, float] = {}
 
     # -- beginning and end
@@ -169,25 +138,18 @@ class _Run:
     def begin(self, resume: bool) -> RunResult | None:
         """Write the configuration and restore; return the result if the run is done already."""
         root = self.out / "checkpoints"
-        record = self.out / "record.json"
-        if resume and record.exists() and (self.out / "model.safetensors").exists():
-            found = read_json(record)
-            checkpoint.same_run(found["run"], self.state.facts, self.out)
-            return RunResult(
-                path=self.out,
-                steps=found["steps"],
-                metrics=found["metrics"],
-                seconds=found["seconds"],
-            )
+        done = read_result(self.out, self.state.facts) if resume else None
+        if done is not None:
+            return done
         known = checkpoint.steps(root)
         if resume and known:
             self.state.load(checkpoint.step_folder(root, known[-1]))
         if self.ranks.writes:
             if not resume:
-                record.unlink(missing_ok=True)
+                (self.out / RECORD).unlink(missing_ok=True)
                 checkpoint.prune(root, keep=0)
             facts = {"config": to_dict(self.config), "context": self.context, **self.state.facts}
-            write_json(self.out / "config.json", _plain(facts))
+            write_json(self.out / "config.json", plain(facts))
         return None
 
     def train(self) -> RunResult:
@@ -198,19 +160,21 @@ class _Run:
         log = RunLog(self.out, start, tensorboard=config.tensorboard, active=self.ranks.writes)
         try:
             with (
-                StopRequest(config.seconds_limit_s) as stop,
+                StopRequest(config.seconds_limit_s) as request,
                 progress.bar("train", config.steps, "steps", start) as bar,
             ):
                 batches = self._batches(start)
-                while state.step < config.steps:
-                    self._step(batches)
+                while state.step < config.steps and not self._enough():
+                    self.stepper.step(batches)
                     facts = self._after(log)
                     bar.advance(1, **facts)
-                    if self._stopping(stop) and state.step < config.steps:
+                    if self._interrupted(request) and state.step < config.steps:
                         self._checkpoint()
-                        if stop.terminated:
+                        if request.terminated:
                             raise SystemExit(SIGTERM_STATUS)
                         return self._result(finished=False)
+            if start < state.step < config.steps:
+                self._close(log)
             return self._finish()
         finally:
             log.close()
@@ -220,11 +184,20 @@ class _Run:
         count = (self.config.steps - start) * per_step
         return iter(self.loader_factory(start * per_step, count) if count else ())
 
-    def _stopping(self, stop: StopRequest) -> bool:
-        # Ranks must agree, or some would wait for the others; asking costs a collective.
-        if self.ranks.world > 1 and self.state.step % self.config.log_every:
+    # Ranks must agree, or some would wait for the others; asking costs a collective.
+
+    def _interrupted(self, request: StopRequest) -> bool:
+        if self.ranks.world > 1 and not self._due(self.config.log_every):
             return False
-        return self.ranks.any(stop.wanted)
+        return self.ranks.any(request.wanted)
+
+    def _enough(self) -> bool:
+        if self.stop is None:
+            return False
+        meet = self._due(self.config.log_every) or self._due(self.config.eval_every)
+        if self.ranks.world > 1 and not meet:
+            return False
+        return self.ranks.any(self.stop(self.state.step))
 
     def _finish(self) -> RunResult:
         if self.ranks.writes:
@@ -232,19 +205,12 @@ class _Run:
         save_final(self.state, self.out, self.context)
         result = self._result(finished=True)
         if self.ranks.writes:
-            record = {
-                "steps": result.steps,
-                "samples_seen": self.config.samples_seen,
+            facts = {
+                "samples_seen": result.steps * self.config.batch_size,
                 "parameters": sum(p.numel() for p in self.model.parameters()),
-                "trainable": sum(p.numel() for p in self.parameters),
-                "metrics": result.metrics,
-                "seconds": result.seconds,
-                "run": self.state.facts,
-                "context": self.context,
-                "versions": versions(),
-                "machine": machine(),
+                "trainable": sum(p.numel() for p in self.stepper.parameters),
             }
-            write_json(self.out / "record.json", _plain(record))
+            write_record(result, self.state.facts, facts, self.context)
         self.ranks.barrier()
         return result
 
@@ -258,91 +224,56 @@ class _Run:
             finished=finished,
         )
 
-    # -- one step
-
-    def _step(self, batches: Iterator[Mapping[str, Any]]) -> None:
-        config, state, ledger = self.config, self.state, self.state.ledger
-        rate = learning_rate(state.step, config)
-        set_rate(state.optimizer, rate)
-        torch.manual_seed(seed_for("step", config.seed, state.step, self.ranks.rank))
-        for micro in range(config.accumulate):
-            with ledger.time("data"):
-                batch = next(batches, None)
-            if batch is None:
-                raise DataError(
-                    f"step {state.step}: the loader ended early; it must yield "
-                    f"{config.accumulate} batches for each of {config.steps} steps."
-                )
-            with ledger.time("step"):
-                self._micro(batch, last=micro == config.accumulate - 1)
-        with ledger.time("step"):
-            self._update()
-        state.step += 1
-
-    def _micro(self, batch: Mapping[str, Any], last: bool) -> None:
-        config, state = self.config, self.state
-        if hasattr(self.objective, "check"):
-            self.objective.check(batch)  # type: ignore[attr-defined]
-        host, batch = batch, to_device({**batch, "step": state.step}, self.ranks.device)
-        hold = self.ranks.strategy == "ddp" and not last
-        if self.ranks.strategy == "fsdp":
-            self.model.set_requires_gradient_sync(last)  # type: ignore[operator]
-        with self.module.no_sync() if hold else nullcontext():  # type: ignore[operator]
-            with autocast(config.precision, self.ranks.device):
-                metrics = self.objective(self.call, batch)
-            loss = metrics["loss"]
-            if not self.guard.see(state.step, loss, host):
-                self._fail(float(loss.detach()))
-            state.scaler.scale(loss / config.accumulate).backward()
-        state.window.add(metrics)
-
-    def _update(self) -> None:
-        config, state = self.config, self.state
-        sync_whole(self.parameters, self.ranks)
-        if config.clip_norm is not None:
-            state.scaler.unscale_(state.optimizer)
-            state.window.add({"grad_norm": clip_gradients(self.parameters, config.clip_norm)})
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        state.optimizer.zero_grad(set_to_none=True)
-        keep_below(self.scales, math.log(config.max_logit_scale) - 1e-6)
-        if state.ema is not None:
-            state.ema.update(state.step)
-        self.guard.forget()
-
     # -- between steps
 
+    def _due(self, every: int) -> bool:
+        return bool(every) and self.state.step % every == 0
+
     def _after(self, log: RunLog) -> dict[str, float]:
-        """Log, evaluate and checkpoint where it is time."""
-        config, state = self.config, self.state
-        last = state.step == config.steps
-        saves = bool(config.checkpoint_every) and (
-            state.step % config.checkpoint_every == 0 or last
-        )
+        """Log, evaluate and checkpoint where it is time; return what the progress bar shows."""
+        config = self.config
+        last = self.state.step == config.steps
+        saves = bool(config.checkpoint_every) and (last or self._due(config.checkpoint_every))
         facts: dict[str, float] = {}
-        if state.step % config.log_every == 0 or last:
-            self._check_finite()
-            means = state.window.read()
-            if self.ranks.world > 1 and means:
-                values = self.ranks.mean(
-                    torch.tensor(list(means.values()), device=self.ranks.device)
-                )
-                means = dict(zip(means, values.tolist(), strict=True))
-            means["lr"] = learning_rate(state.step - 1, config)
-            log.write(state.step, means)
-            self.train_metrics = means
-            facts = {"loss": means["loss"]}
+        if last or self._due(config.log_every):
+            facts |= self._log(log)
         elif saves:
-            self._check_finite()
-        evaluates = bool(config.eval_every) and state.step % config.eval_every == 0
-        if self.evaluate is not None and (evaluates or last):
-            with state.ledger.time("evaluate"):
-                state.evaluation = self._evaluate()
-            log.write(state.step, state.evaluation, "eval/")
-            facts |= {k: v for k, v in list(state.evaluation.items())[:1]}
+            self.stepper.check_finite()
+        if last or self._due(config.eval_every):
+            facts |= self._score(log)
         if saves:
             self._checkpoint()
         return facts
+
+    def _close(self, log: RunLog) -> None:
+        """Do after a step that became the last one what is only done after the last one."""
+        config = self.config
+        if not self._due(config.log_every):
+            self._log(log)
+        if not self._due(config.eval_every):
+            self._score(log)
+        self._checkpoint()
+
+    def _log(self, log: RunLog) -> dict[str, float]:
+        state = self.state
+        self.stepper.check_finite()
+        means = state.window.read()
+        if self.ranks.world > 1 and means:
+            values = self.ranks.mean(torch.tensor(list(means.values()), device=self.ranks.device))
+            means = dict(zip(means, values.tolist(), strict=True))
+        means["lr"] = learning_rate(state.step - 1, self.config)
+        log.write(state.step, means)
+        self.train_metrics = means
+        return {"loss": means["loss"]}
+
+    def _score(self, log: RunLog) -> dict[str, float]:
+        if self.evaluate is None:
+            return {}
+        state = self.state
+        with state.ledger.time("evaluate"):
+            state.evaluation = self._evaluate()
+        log.write(state.step, state.evaluation, "eval/")
+        return dict(list(state.evaluation.items())[:1])
 
     def _evaluate(self) -> dict[str, float]:
         assert self.evaluate is not None
@@ -363,24 +294,3 @@ class _Run:
             self.state.save(checkpoint.step_folder(root, self.state.step))
             if self.ranks.writes:
                 checkpoint.prune(root, self.config.keep_checkpoints)
-
-    def _check_finite(self) -> None:
-        bad = self.guard.bad_step()
-        if bad is not None:
-            self._fail(None, bad)
-
-    def _fail(self, value: float | None, step: int | None = None) -> None:
-        step = self.state.step if step is None else step
-        rows = self.guard.rows(step)
-        folder = self.out / f"failed-step-{step:08d}"
-        self.state.save(folder, {"rows": rows})
-        what = "not finite" if value is None else f"{value}"
-        raise UnderstudyError(
-            f"step {step}: the loss is {what}.{shown(rows)} State and rows are in {folder}; look "
-            "at those samples, lower the learning rate or set clip_norm."
-        )
-
-
-def _plain(data: Any) -> Any:
-    """Return what JSON gives back: tuples become lists, keys strings."""
-    return json.loads(json.dumps(to_dict(data), default=str))

@@ -17,6 +17,7 @@ from torch import Tensor
 from understudy.core.errors import ConfigError
 from understudy.core.seeds import rng
 from understudy.objectives.supervised import mixed_targets
+from understudy.objectives.topk import Densify, targets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +29,7 @@ class MixConfig:
         cutmix_alpha: of Beta(alpha, alpha) for CutMix; 0 switches it off.
         probability: that a batch is mixed at all.
         seed: of the draws; with the step it decides them.
-        force: mix even batches that hold stored targets of unmixed views.
+        force: mix even stored targets of unmixed views: q of both images, by the images' share.
     """
 
     mixup_alpha: float = 0.2
@@ -69,32 +70,59 @@ def cut_box(lam: float, height: int, width: int, x: float, y: float) -> tuple[in
 
 
 def mix_batch(
-    batch: Mapping[str, Any], config: MixConfig, num_classes: int, smoothing: float = 0.0
+    batch: Mapping[str, Any],
+    config: MixConfig,
+    num_classes: int,
+    smoothing: float = 0.0,
+    *,
+    method: Densify = "smooth",
+    compat: bool = False,
 ) -> dict[str, Any]:
     """Mix a batch with a shuffled copy of itself: MixUp or CutMix, one of both per batch.
 
     Args:
-        batch: `images` [B, 3, H, W], `labels` [B], `step`.
-        config: how.
+        batch: `images` [B, 3, H, W], `step`, and `labels` [B] or stored targets (see
+            `objectives.topk.targets`).
+        config: how; stored targets are mixed only with `config.force`.
         num_classes: of `targets`.
-        smoothing: label smoothing of both targets.
+        smoothing: label smoothing of both targets; stored ones are soft already.
+        method: how stored targets become dense, see `objectives.topk.densify`.
+        compat: see there.
 
     Returns:
-        the batch with mixed `images` and with `targets` [B, C].
+        the batch with mixed `images` and with `targets` [B, C], lam q + (1 - lam) q' where lam is
+        the first image's share.
 
     Raises:
         ConfigError: the batch holds stored targets, which would no longer fit the images.
     """
-    if batch.get("topk_p") is not None and not config.force:
+    stored = batch.get("topk_p") is not None
+    if stored and not config.force:
         raise ConfigError(
             "mixing: the batch holds stored targets of unmixed views; mix inside the "
             "reinforcement (the teacher must see the mixed image) or set force=True."
         )
     if num_classes < 1:
         raise ConfigError(f"mixing: num_classes must be at least 1, got {num_classes}.")
+    images, order, lam = mix_images(batch, config)
+    if stored:
+        q = targets(batch, num_classes, method, compat=compat)
+        mixed = lam * q + (1.0 - lam) * q[order]
+    else:
+        labels: Tensor = batch["labels"]
+        mixed = mixed_targets(labels, labels[order], lam, num_classes, smoothing)
+    return {**batch, "images": images, "targets": mixed}
+
+
+def mix_images(batch: Mapping[str, Any], config: MixConfig) -> tuple[Tensor, Tensor, float]:
+    """Return mixed images [B, 3, H, W], whom each was mixed with [B], and its own share.
+
+    Args:
+        batch: `images` [B, 3, H, W] and `step`, which with the seed decides the draws.
+        config: how.
+    """
     draw = rng("mix", config.seed, int(batch.get("step", 0)))
     images: Tensor = batch["images"]
-    labels: Tensor = batch["labels"]
     order = torch.from_numpy(draw.permutation(len(images))).to(images.device)
     lam = 1.0
     if draw.random() < config.probability:
@@ -113,5 +141,4 @@ def mix_batch(
             ]
             # The clipped box may be smaller than lam says.
             lam = 1.0 - (right - left) * (bottom - top) / (height * width)
-    targets = mixed_targets(labels, labels[order], lam, num_classes, smoothing)
-    return {**batch, "images": images, "targets": targets}
+    return images, order, lam

@@ -12,9 +12,12 @@ from torch import Tensor
 from understudy.core.errors import ConfigError
 from understudy.data.knowledge import captions_column
 from understudy.data.loader import Captions, Loader
-from understudy.data.loader_plan import make_plan, pick_captions
+from understudy.data.loader_captions import pooled
+from understudy.data.loader_parts import LoaderStats
+from understudy.data.loader_plan import captioners, make_plan, pick_captions, pool_name
 from understudy.models.multimodal.clip import CLIP
 from understudy.models.preprocess import Preprocess
+from understudy.train.teacher_input import check_size, renormalise
 
 if TYPE_CHECKING:
     from understudy.data.store import Store
@@ -31,7 +34,7 @@ class OnlineTeachers:
         loader: makes the batches; its images are normalised with `preprocess`.
         teachers: CLIPs with tokenizers; folded here, where they are not yet.
         preprocess: the student's.
-        captioner: whose captions the loader picks; None for none.
+        captioner: whose captions the loader picks, see `Captions`; None for none.
         text_column: payload column of real captions; None for none.
         pick: how the loader picks captions; None asks its fields.
 
@@ -46,23 +49,40 @@ class OnlineTeachers:
         teachers: Sequence[CLIP],
         preprocess: Preprocess,
         *,
-        captioner: str | None = None,
+        captioner: str | Sequence[str] | None = None,
         text_column: str | None = "text",
         pick: str | None = None,
     ) -> None:
         for teacher in teachers:
-            if teacher.preprocess.size != preprocess.size or teacher.tokenizer is None:
+            check_size(preprocess, teacher.preprocess, teacher.config.name)
+            if teacher.tokenizer is None:
                 raise ConfigError(
-                    f"online teacher {teacher.config.name}: it needs a tokenizer and images of "
-                    f"{preprocess.size} px like the student, and takes "
-                    f"{teacher.preprocess.size} px; reinforce the store with it instead."
+                    f"online teacher {teacher.config.name}: it has no tokenizer, and must read the "
+                    "batch's captions; call its set_tokenizer first."
                 )
         self.store, self.loader, self.preprocess = store, loader, preprocess
         self.teachers = [t if t.is_folded else t.eval().fold() for t in teachers]
-        self.captioner, self.text_column = captioner, text_column
+        self.captioners = () if captioner is None else captioners(captioner)
+        self.text_column = text_column
         fields = (f for f in loader.fields if isinstance(f, Captions))
-        picks = (f.pick for f in fields if f.captioner == captioner)
-        self.pick = pick or next(picks, "random")
+        mine = [f for f in fields if captioners(f.captioner) == self.captioners]
+        self.pick = pick or (mine[0].pick if mine else "random")
+        self.num = mine[0].num if mine else 0
+
+    @property
+    def sampler(self) -> Any:
+        """Which rows each step uses."""
+        return self.loader.sampler
+
+    @property
+    def stats(self) -> LoaderStats:
+        """What was delivered so far."""
+        return self.loader.stats
+
+    def load(self, step: int) -> dict[str, Any]:
+        """Return one batch by number, made now."""
+        batch = self.loader.load(step)
+        return {**batch, **self.ask(step, batch["images"])}
 
     def describe(self) -> dict[str, Any]:
         """Return the loader's description and the teachers' names."""
@@ -82,21 +102,14 @@ class OnlineTeachers:
     def ask(self, step: int, images: Tensor) -> dict[str, list[Tensor]]:
         """Return what the teachers say of a batch's images and captions."""
         out: dict[str, list[Tensor]] = {
-            "teacher_images": [t.encode_image(self._input(images, t)) for t in self.teachers]
+            "teacher_images": [
+                t.encode_image(renormalise(images, self.preprocess, t.preprocess))
+                for t in self.teachers
+            ]
         }
         for key, texts in self._texts(step).items():
             out[key] = [t.encode_text(t.tokenize(texts)) for t in self.teachers]
         return out
-
-    def _input(self, images: Tensor, teacher: CLIP) -> Tensor:
-        own, theirs = self.preprocess, teacher.preprocess
-        if (own.mean, own.std) == (theirs.mean, theirs.std):
-            return images
-        mean, std, mean2, std2 = (
-            torch.tensor(v).reshape(1, 3, 1, 1)
-            for v in (own.mean, own.std, theirs.mean, theirs.std)
-        )
-        return (images * std + mean - mean2) / std2
 
     def _texts(self, step: int) -> dict[str, list[str]]:
         plan = make_plan(self.loader.sampler.batch(step), self.loader.seed, self.loader.p)
@@ -104,11 +117,13 @@ class OnlineTeachers:
         if self.text_column is not None:
             table = self.store.take(plan.rows, [self.text_column])
             found["teacher_texts"] = table.column(0).to_pylist()
-        if self.captioner is not None:
-            column = captions_column(self.captioner)
-            lists = self.store.take(plan.rows, [column]).column(0).to_pylist()
+        if self.captioners:
+            columns = [captions_column(name) for name in self.captioners]
+            table = self.store.take(plan.rows, columns)
+            parts = [table.column(name).to_pylist() for name in columns]
+            lists = pooled(parts, self.num)
             counts = np.array([len(row) for row in lists], np.int64)
-            chosen = pick_captions(plan, self.captioner, self.pick, counts)
+            chosen = pick_captions(plan, pool_name(self.captioners), self.pick, counts)
             found["teacher_syn_texts"] = [
                 row[place] for row, place in zip(lists, chosen.tolist(), strict=True)
             ]

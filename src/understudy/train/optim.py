@@ -13,6 +13,8 @@ from understudy.train.distributed import like
 
 NO_DECAY_NAMES = ("logit_scale", "logit_bias", "positional_embedding", "pos_embed", "position")
 """Last parts of parameter names that are never decayed, whatever their shape."""
+LR_SCALE = "lr_scale"
+"""Attribute of a parameter: factor of its learning rate; 1 where it is not set."""
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
@@ -41,18 +43,21 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 def make_optimizer(
     parameters: Mapping[str, nn.Parameter], config: TrainConfig
 ) -> torch.optim.Optimizer:
-    """Make AdamW or SGD with one group that decays and one that does not.
+    """Make AdamW or SGD, with a group for each weight decay and factor of the learning rate.
 
     Args:
-        parameters: what `trainable` returned.
+        parameters: what `trainable` returned; an attribute `lr_scale` of one is such a factor.
         config: of the run.
     """
-    decayed = [p for n, p in parameters.items() if config.decay_all or decays(n, p)]
-    rest = [p for n, p in parameters.items() if not (config.decay_all or decays(n, p))]
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for decayed in (True, False):
+        for name, parameter in parameters.items():
+            if decayed == (config.decay_all or decays(name, parameter)):
+                key = (config.weight_decay if decayed else 0.0, getattr(parameter, LR_SCALE, 1.0))
+                members.setdefault(key, []).append(parameter)
     groups = [
-        {"params": params, "weight_decay": decay}
-        for params, decay in ((decayed, config.weight_decay), (rest, 0.0))
-        if params
+        {"params": params, "weight_decay": decay, LR_SCALE: scale}
+        for (decay, scale), params in members.items()
     ]
     # The fused kernels update all tensors in one call, on the processor as well.
     fused = all(type(p) is nn.Parameter and p.is_floating_point() for p in parameters.values())
@@ -66,9 +71,9 @@ def make_optimizer(
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of all groups."""
+    """Set the learning rate of all groups, times each one's factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get(LR_SCALE, 1.0)
 
 
 def state_tensors(

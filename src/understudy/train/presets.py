@@ -1,46 +1,84 @@
 """Published training settings, as configurations to start from.
 
->>> from understudy.train.presets import mobileclip_ablation
+>>> from understudy.train.presets import PRESETS, mobileclip_ablation
 >>> mobileclip_ablation().train.steps
 30000
+
+`PRESETS` names them for the command line: `understudy train STORE --preset mobileclip-large`.
+Released records are of views of 224 px, one drawn for each row; students of another input size
+replay them rescaled. Settings of classifiers evaluate as published too: ImageNet resized to 256 and
+cropped to 224 (`preprocess.crop` 0.875).
 """
 
 from __future__ import annotations
 
-from understudy.train.classifier_student import ClassifierStudentConfig
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from understudy.core.config import check_choice
+from understudy.train.classifier_config import ClassifierStudentConfig
 from understudy.train.config import TrainConfig
+from understudy.train.presets_classifier import (
+    IMAGENET_IMAGES,
+    imagenet_mci,
+    imagenet_online,
+    imagenet_plain,
+    imagenet_reinforced,
+    rescaled,
+    small_set_plain,
+    small_set_reinforced,
+    steps_of,
+)
+from understudy.train.presets_mobileclip2 import mobileclip2_ablation, mobileclip2_large
 from understudy.train.student_config import StudentConfig
 
-IMAGENET_IMAGES = 1_281_167
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+__all__ = [
+    "IMAGENET_IMAGES",
+    "PRESETS",
+    "imagenet_mci",
+    "imagenet_online",
+    "imagenet_plain",
+    "imagenet_reinforced",
+    "mobileclip2_ablation",
+    "mobileclip2_large",
+    "mobileclip_ablation",
+    "mobileclip_large",
+    "mobileclip_longer",
+    "preset",
+    "small_set_plain",
+    "small_set_reinforced",
+    "steps_of",
+]
 
 
-def steps_of(epochs: float, images: int, batch_size: int) -> int:
-    """Return the optimiser steps of some epochs; the last, smaller batch is left out."""
-    return int(epochs * (images // batch_size))
-
-
-def mobileclip_ablation(model: str = "mobileclip-b", lam: float = 1.0) -> StudentConfig:
-    """Return the run on 12.8 M pairs: 30k steps of 8,192 (arXiv 2311.17049)."""
+def _mobileclip(model: str, lam: float | None, **budget: Any) -> StudentConfig:
+    published = 0.75 if model.endswith("-b") else 1.0
     return StudentConfig(
         model=model,
-        lam=lam,
+        lam=published if lam is None else lam,
         pick="random",
         view_set="main",
+        view_order="random",
+        rescale=rescaled(model),
         range_augment=True,
         train=TrainConfig(
-            steps=30_000,
-            batch_size=8_192,
             lr=1e-3,
             min_lr=1e-6,
-            warmup_steps=1_000,
             weight_decay=0.2,
             betas=(0.9, 0.95),
             clip_norm=1.0,
             precision="bf16",
             checkpoint_every=1_000,
+            **budget,
         ),
     )
+
+
+def mobileclip_ablation(model: str = "mobileclip-b", lam: float = 1.0) -> StudentConfig:
+    """Return the run on 12.8 M pairs: 30k steps of 8,192 (arXiv 2311.17049)."""
+    return _mobileclip(model, lam, steps=30_000, batch_size=8_192, warmup_steps=1_000)
 
 
 def mobileclip_large(model: str = "mobileclip-s0", lam: float | None = None) -> StudentConfig:
@@ -51,136 +89,64 @@ def mobileclip_large(model: str = "mobileclip-s0", lam: float | None = None) -> 
         lam: weight of distillation; None takes the published 0.75 for B, 1.0 for the S models. The
             warm-up is the paper's 2,000 steps; its scripts have 1,000.
     """
-    published = 0.75 if model.endswith("-b") else 1.0
-    return StudentConfig(
-        model=model,
-        lam=published if lam is None else lam,
-        pick="random",
-        view_set="main",
-        range_augment=True,
-        train=TrainConfig(
-            steps=200_000,
-            batch_size=65_536,
-            lr=1e-3,
-            min_lr=1e-6,
-            warmup_steps=2_000,
-            weight_decay=0.2,
-            betas=(0.9, 0.95),
-            clip_norm=1.0,
-            ema_decay=0.9995,
-            precision="bf16",
-            checkpoint_every=1_000,
-        ),
+    return _mobileclip(
+        model, lam, steps=200_000, batch_size=65_536, warmup_steps=2_000, ema_decay=0.9995
     )
 
 
-def imagenet_mci(model: str = "mci0", images: int = IMAGENET_IMAGES) -> ClassifierStudentConfig:
-    """Return the supervised training of MCi on ImageNet-1k (arXiv 2311.17049).
-
-    300 epochs of AdamW, learning rate 1e-3, weight decay 0.05, batch 1,024, 5 epochs of warm-up,
-    cosine, with the probabilities of a RegNetY-16GF beside the labels: give it to
-    `train_classifier` as `teachers`, or set `learn="labels"` to train without.
-    """
-    batch = 1_024
-    return ClassifierStudentConfig(
-        model=model,
-        learn="online",
-        lambda_kd=0.5,
-        lambda_cls=0.5,
-        smoothing=0.1,
-        mixup_alpha=0.2,
-        cutmix_alpha=1.0,
-        augment={
-            "random_resized_crop": {"interpolation": "bicubic"},
-            "random_horizontal_flip": {},
-            "rand_augment": {},
-            "random_erase": {"p": 0.25},
-        },
-        train=TrainConfig(
-            steps=steps_of(300, images, batch),
-            batch_size=batch,
-            lr=1e-3,
-            warmup_steps=steps_of(5, images, batch),
-            weight_decay=0.05,
-            betas=(0.9, 0.999),
-            ema_decay=0.9995,
-            precision="bf16",
-            checkpoint_every=images // batch,
-        ),
-    )
-
-
-def imagenet_reinforced(
-    model: str = "mci0", epochs: int = 300, images: int = IMAGENET_IMAGES
-) -> ClassifierStudentConfig:
-    """Return the reinforced ImageNet run: SGD 0.4, decay 1e-4, batch 1,024 (arXiv 2303.08983)."""
-    batch = 1_024
-    return ClassifierStudentConfig(
-        model=model,
-        learn="topk",
-        view_set="main",
-        p=0.99,
-        train=TrainConfig(
-            steps=steps_of(epochs, images, batch),
-            batch_size=batch,
-            optimizer="sgd",
-            lr=0.4,
-            momentum=0.9,
-            weight_decay=1e-4,
-            decay_all=True,
-            warmup_steps=steps_of(5, images, batch),
-            ema_decay=0.9995,
-            precision="bf16",
-            checkpoint_every=images // batch,
-        ),
-    )
-
-
-def imagenet_plain(
-    model: str = "mci0", epochs: int = 300, images: int = IMAGENET_IMAGES
-) -> ClassifierStudentConfig:
-    """Return the same run on labels: smoothing 0.1, RandAugment, erasing, MixUp or CutMix."""
-    from dataclasses import replace
-
-    return replace(
-        imagenet_reinforced(model, epochs, images),
-        learn="labels",
-        view_set="",
-        smoothing=0.1,
-        mixup_alpha=0.2,
-        cutmix_alpha=1.0,
-        augment={
-            "random_resized_crop": {},
-            "random_horizontal_flip": {},
-            "rand_augment": {},
-            "random_erase": {"p": 0.25},
-        },
-    )
-
-
-def small_set_reinforced(
-    model: str = "mci0", images: int = 50_000, epochs: int = 1_000, *, fine_tune: bool = False
-) -> ClassifierStudentConfig:
-    """Return a reinforced CIFAR-100, Food-101 or Flowers-102 run (arXiv 2303.08983).
+def mobileclip_longer(model: str = "mobileclip-b", lam: float | None = None) -> StudentConfig:
+    """Return the longer run, B (LT): 300k constant and 300k cosine steps (arXiv 2311.17049).
 
     Args:
-        model: which student.
-        images: of the set.
-        epochs: 1,000; 10,000 for the 1,020 images of Flowers-102.
-        fine_tune: start from trained weights: learning rate 0.002 instead of 0.2.
+        model: which student; published for B.
+        lam: see `mobileclip_large`.
     """
-    batch = 256
-    return ClassifierStudentConfig(
-        model=model,
-        learn="topk",
-        view_set="main",
-        train=TrainConfig(
-            steps=steps_of(epochs, images, batch),
-            batch_size=batch,
-            optimizer="sgd",
-            lr=0.002 if fine_tune else 0.2,
-            momentum=0.9,
-            weight_decay=5e-4,
-            decay_all=True,
-        ),
+    return _mobileclip(
+        model,
+        lam,
+        steps=600_000,
+        batch_size=65_536,
+        warmup_steps=2_000,
+        schedule="constant-cosine",
+        decay_start=300_000,
+        ema_decay=0.9995,
     )
+
+
+FLOWERS: dict[str, Any] = {"images": 1_020, "epochs": 10_000}
+FOOD: dict[str, Any] = {"images": 75_750}
+
+PRESETS: Mapping[str, Callable[..., StudentConfig | ClassifierStudentConfig]] = MappingProxyType(
+    {
+        "mobileclip-ablation": mobileclip_ablation,
+        "mobileclip-large": mobileclip_large,
+        "mobileclip-longer": mobileclip_longer,
+        "mobileclip2-large": mobileclip2_large,
+        "mobileclip2-ablation": mobileclip2_ablation,
+        "imagenet-mci": imagenet_mci,
+        "imagenet-reinforced": imagenet_reinforced,
+        "imagenet-plain": imagenet_plain,
+        "imagenet-online": imagenet_online,
+        "cifar100-reinforced": partial(small_set_reinforced, cifar=True),
+        "cifar100-plain": partial(small_set_plain, cifar=True),
+        "food101-reinforced": partial(small_set_reinforced, **FOOD),
+        "food101-plain": partial(small_set_plain, **FOOD),
+        "flowers102-reinforced": partial(small_set_reinforced, **FLOWERS),
+        "flowers102-plain": partial(small_set_plain, **FLOWERS),
+    }
+)
+"""Published settings by name; each takes another `model` than its own."""
+
+
+def preset(name: str, model: str | None = None) -> StudentConfig | ClassifierStudentConfig:
+    """Return a published setting.
+
+    Args:
+        name: a key of `PRESETS`.
+        model: another student than the published one.
+
+    Raises:
+        ConfigError: no such setting; the message lists them.
+    """
+    check_choice(name, PRESETS, "preset")
+    return PRESETS[name](**({} if model is None else {"model": model}))

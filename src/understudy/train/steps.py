@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from understudy.objectives.captioning import CAPTIONING, CONTRASTIVE, coca
 from understudy.objectives.checks import fraction, needs, teacher_scales, unit_rows
 from understudy.objectives.distill import Combine, Value
 from understudy.objectives.gather import LOCAL, GatherGroup
@@ -24,16 +24,34 @@ from understudy.objectives.reinforced import (
     reinforced_sigmoid,
     select_captions,
 )
-from understudy.objectives.supervised import classify, online_kd
-from understudy.objectives.topk import Densify, check_topk, topk
-from understudy.train.mixing import MixConfig, mix_batch
 
 Augment = Callable[[Tensor, Mapping[str, Any]], tuple[Tensor, Mapping[str, Tensor]]]
 """A student-side augmentation: (images, batch) -> (images, scalars); its `"loss"` is added."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipStep:
+class PairStep:
+    """What steps on pairs share: the ranks that a batch is spread over.
+
+    Attributes:
+        gather: compare with the samples of all ranks.
+    """
+
+    gather: bool = True
+    _group: list[GatherGroup] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def group(self) -> GatherGroup:
+        """The ranks that share a batch; found at the first step, when they have joined."""
+        if not self.gather:
+            return LOCAL
+        if not self._group:
+            self._group.append(GatherGroup())
+        return self._group[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipStep(PairStep):
     """Train a CLIP model, plain (`lam=0`) or reinforced.
 
     Attributes:
@@ -49,7 +67,6 @@ class ClipStep:
         biases: logit bias of each teacher, for `sigmoid`.
         compat: see `objectives.distill.sigmoid_distill`.
         augment: applied to the student's images only, such as RangeAugment.
-        gather: compare with the samples of all ranks.
         seed: of the choice of captions.
         check_every: look at every n-th batch for teacher vectors that are not of unit length; 0
             never.
@@ -66,10 +83,8 @@ class ClipStep:
     biases: Sequence[float] = ()
     compat: bool = False
     augment: Augment | None = None
-    gather: bool = True
     seed: int = 0
     check_every: int = 100
-    _group: list[GatherGroup] = field(default_factory=list, repr=False, compare=False)
     _seen: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -78,15 +93,6 @@ class ClipStep:
         check_weights(self.weights)
         if self.lam > 0 and isinstance(self.scales, Sequence):
             teacher_scales(self.scales, max(len(self.scales), 1))
-
-    @property
-    def group(self) -> GatherGroup:
-        """The ranks that share a batch; found at the first step, when they have joined."""
-        if not self.gather:
-            return LOCAL
-        if not self._group:
-            self._group.append(GatherGroup())
-        return self._group[0]
 
     def check(self, batch: Mapping[str, Any]) -> None:
         """Refuse teacher embeddings that are not unit vectors (one batch in `check_every`)."""
@@ -127,93 +133,25 @@ class ClipStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierStep:
-    """Train a classifier on labels, with optional mixing of images.
+class CaptionStep(PairStep):
+    """Train a captioner: contrastive and captioning loss together (arXiv 2205.01917).
 
     Attributes:
-        smoothing: label smoothing.
-        mix: MixUp and CutMix; None mixes nothing.
-        num_classes: needed for mixing.
+        contrastive: weight of the CLIP loss.
+        captioning: weight of the captioning loss.
     """
 
-    smoothing: float = 0.0
-    mix: MixConfig | None = None
-    num_classes: int = 0
+    contrastive: float = CONTRASTIVE
+    captioning: float = CAPTIONING
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return the cross-entropy, and top-1 of unmixed images."""
-        needs(batch, ("images", "labels"), "classify")
-        if self.mix is not None:
-            batch = mix_batch(batch, self.mix, self.num_classes, self.smoothing)
-        return classify(model(batch["images"]), batch, smoothing=self.smoothing)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TopKStep:
-    """Train a classifier on stored top-K probabilities of replayed views.
-
-    Attributes:
-        num_classes: classes of the data set.
-        method: how the dropped mass comes back, see `objectives.topk.densify`.
-        compat: see there.
-    """
-
-    num_classes: int
-    method: Densify = "smooth"
-    compat: bool = False
-
-    def check(self, batch: Mapping[str, Any]) -> None:
-        """Refuse targets that are not finite, or of other classes."""
-        needs(batch, ("topk_p", "topk_id"), "topk")
-        check_topk(batch["topk_p"], batch["topk_id"], self.num_classes, batch.get("rows"))
-
-    def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return the KL to the stored targets."""
-        needs(batch, ("images",), "topk")
-        return topk(model(batch["images"]), batch, method=self.method, compat=self.compat)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnlineKdStep:
-    """Train a classifier on what teachers say about the same images, asked at every step.
-
-    Attributes:
-        teachers: modules that return `{"logits": ...}`; they stay frozen and in eval mode, and
-            their probabilities are averaged.
-        lambda_kd: weight of the imitation.
-        lambda_cls: weight of the labels.
-        temperature: T.
-        smoothing: label smoothing of the labels' term.
-        mix: mixing of images before both see them; labels are mixed too.
-        num_classes: needed for mixing.
-    """
-
-    teachers: Sequence[nn.Module]
-    lambda_kd: float = 1.0
-    lambda_cls: float = 0.0
-    temperature: float = 1.0
-    smoothing: float = 0.0
-    mix: MixConfig | None = None
-    num_classes: int = 0
-
-    def __post_init__(self) -> None:
-        for teacher in self.teachers:
-            teacher.requires_grad_(False).eval()
-
-    def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Ask the teachers and return the losses."""
-        needs(batch, ("images",), "online_kd")
-        if self.mix is not None:
-            batch = mix_batch(batch, self.mix, self.num_classes, self.smoothing)
-        images = batch["images"]
-        with torch.no_grad():
-            parts = [t(images)["logits"].float().softmax(dim=-1) for t in self.teachers]
-        probabilities = torch.stack(parts).mean(dim=0)
-        return online_kd(
-            model(images),
-            {**batch, "teacher_probs": probabilities},
-            lambda_kd=self.lambda_kd,
-            lambda_cls=self.lambda_cls,
-            temperature=self.temperature,
-            smoothing=self.smoothing,
+        """Run the towers and the decoder once and return the losses."""
+        needs(batch, ("images", "texts"), "coca")
+        outputs = model(images=batch["images"], texts=batch["texts"])
+        return coca(
+            outputs,
+            batch,
+            contrastive=self.contrastive,
+            captioning=self.captioning,
+            group=self.group,
         )

@@ -10,8 +10,7 @@ teacher: everything comes from columns, and their cards are checked before the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,26 +18,23 @@ from understudy.core.config import to_dict
 from understudy.core.errors import ConfigError
 from understudy.data.loader import Captions, Loader, TeacherEmbeddings, Texts
 from understudy.models.multimodal.clip import CLIP
+from understudy.models.multimodal.coca import CoCa
+from understudy.models.runs import load_run, names_weights
+from understudy.train.online import OnlineTeachers
 from understudy.train.steps import ClipStep
+from understudy.train.student_batches import make_loader, train_rows
 from understudy.train.student_config import StudentConfig
 from understudy.train.student_lookup import (
     check_widths,
-    find_captioner,
+    find_biases,
+    find_captioners,
     find_scales,
     find_teachers,
     make_tokenizer,
+    online_scales,
+    online_teachers,
 )
-from understudy.train.student_parts import (
-    Evaluate,
-    StudentResult,
-    check_normalisation,
-    during,
-    finish,
-    image_field,
-    sampler_of,
-    train_rows,
-    view_count,
-)
+from understudy.train.student_run import Evaluate, StudentResult, run_student, settle
 
 if TYPE_CHECKING:
     from understudy.data.store import Store
@@ -60,9 +56,8 @@ def make_student(store: Store, config: StudentConfig) -> CLIP:
         ConfigError: no such model, or not a CLIP.
     """
     from understudy import models
-    from understudy.models.runs import load_run
 
-    if config.model not in models.MODELS and Path(config.model).exists():
+    if names_weights(config.model):
         if config.changes:
             raise ConfigError(
                 f"changes: {config.model} holds weights, whose configuration cannot change."
@@ -70,13 +65,19 @@ def make_student(store: Store, config: StudentConfig) -> CLIP:
         model: Any = load_run(config.model, folded=False)
     else:
         tokenizer = make_tokenizer(store, config, train_rows(store, config.rows))
-        model = models.create(config.model, seed=config.seed, tokenizer=tokenizer, **config.changes)
+        changes = dict(config.changes)
+        if config.loss == "sigmoid":
+            changes["sigmoid"] = True
+        model = models.create(config.model, seed=config.seed, tokenizer=tokenizer, **changes)
     return _check_clip(model)
 
 
 def _check_clip(model: Any) -> CLIP:
     if not isinstance(model, CLIP):
-        raise ConfigError(f"train_clip: {model.config.name} is a classifier; use train_classifier.")
+        kind, use = "a classifier", "train_classifier (understudy train)"
+        if isinstance(model, CoCa):
+            kind, use = "a captioner", "train_captioner (understudy train captioner)"
+        raise ConfigError(f"train_clip: {model.config.name} is {kind}; use {use}.")
     if model.tokenizer is None:
         raise ConfigError(
             f"train_clip: {model.config.name} has no tokenizer; call model.set_tokenizer first."
@@ -84,37 +85,38 @@ def _check_clip(model: Any) -> CLIP:
     return model
 
 
-def clip_loader(store: Store, model: CLIP, config: StudentConfig) -> Loader:
-    """Return the batches of a run: images, captions and what teachers said of both.
+def clip_loader(
+    store: Store, model: CLIP, config: StudentConfig, online: Sequence[CLIP] = ()
+) -> Loader | OnlineTeachers:
+    """Return the batches of a run: images, captions and what teachers said, or say, of both.
+
+    Args:
+        store: holds everything.
+        model: the student.
+        config: what it learns from.
+        online: the teachers of `config.online`, if they are loaded already.
 
     Raises:
         CardError: a column is missing or was written by something else.
         ConfigError: options that do not fit the store or the model.
     """
-    rows = train_rows(store, config.rows)
-    check_normalisation(model.preprocess, config.mean, config.std, model.config.name)
     context = model.config.text.context_length
-    fields: list[Any] = [
-        image_field(
-            model.preprocess,
-            column=config.image_column,
-            view_set=config.view_set,
-            augment=config.augment,
-            rescale=config.rescale,
-            replay=config.replay,
-        )
-    ]
-    captioner = find_captioner(store, config) if config.synthetic else None
+    fields: list[Any] = []
+    captioner = find_captioners(store, config) if config.synthetic else None
     assert model.tokenizer is not None
     if config.real:
         fields.append(Texts(column=config.text_column, tokenize=model.tokenizer, context=context))
     if captioner is not None:
         fields.append(
             Captions(
-                captioner=captioner, tokenize=model.tokenizer, pick=config.pick, context=context
+                captioner=captioner,
+                tokenize=model.tokenizer,
+                pick=config.pick,
+                num=config.num_captions,
+                context=context,
             )
         )
-    if config.lam > 0:
+    if config.lam > 0 and not config.online:
         teachers = find_teachers(store, config)
         check_widths(store, teachers, config)
         fields.append(
@@ -125,24 +127,38 @@ def clip_loader(store: Store, model: CLIP, config: StudentConfig) -> Loader:
                 shuffle_targets=config.shuffle_targets,
             )
         )
-    sampler = sampler_of(
-        rows,
-        config.train,
-        seed=config.seed,
-        num_views=view_count(store, config.view_set),
-        view_order=config.view_order,
+    loader = make_loader(store, model, config, fields)
+    if not (config.lam > 0 and config.online):
+        return loader
+    return OnlineTeachers(
+        store,
+        loader,
+        online or online_teachers(config),
+        model.preprocess,
+        captioner=captioner,
+        text_column=config.text_column if config.real else None,
     )
-    return Loader(store, sampler, fields, seed=config.seed, workers=config.workers)
 
 
-def clip_step(store: Store, config: StudentConfig, augment: Any = None) -> ClipStep:
-    """Return the objective of a run, with the teachers' scales."""
+def clip_step(
+    store: Store, config: StudentConfig, augment: Any = None, online: Sequence[CLIP] = ()
+) -> ClipStep:
+    """Return the objective of a run, with the teachers' scales (and biases, for sigmoid losses)."""
     scales: tuple[float, ...] = ()
-    if config.lam > 0:
-        scales = find_scales(store, find_teachers(store, config), config)
+    biases: tuple[float, ...] = ()
+    if config.lam > 0 and config.online:
+        scales, biases = online_scales(online or online_teachers(config), config)
+    elif config.lam > 0:
+        teachers = find_teachers(store, config)
+        scales = find_scales(store, teachers, config)
+        if config.loss == "sigmoid":
+            biases = find_biases(store, teachers, config)
     return ClipStep(
         lam=config.lam,
         scales=scales,
+        sigmoid=config.loss == "sigmoid",
+        biases=biases,
+        compat=config.compat,
         captions=config.captions,
         mix=config.mix,
         weights=config.weights,
@@ -159,6 +175,7 @@ def train_clip(
     out: str | Path,
     evaluate: Evaluate | None = None,
     *,
+    watch: Evaluate | None = None,
     resume: bool = True,
     context: Mapping[str, Any] | None = None,
 ) -> StudentResult:
@@ -170,7 +187,10 @@ def train_clip(
             `config.model`; None takes `config.model`.
         config: what it learns from, how long and how fast.
         out: the run's folder; see `understudy.train.loop.fit`. `student.json` is added.
-        evaluate: `evaluate(model) -> metrics`, called at `train.eval_every` and at the end.
+        evaluate: `evaluate(model) -> metrics`, called at the end, and at `train.eval_every` if
+            nothing else watches.
+        watch: the same on other rows, such as a validation split: called at `train.eval_every`, it
+            chooses the best weights. Without it these are chosen on what they are scored on.
         resume: go on from the newest checkpoint in `out`.
         context: facts for the run's record.
 
@@ -181,36 +201,41 @@ def train_clip(
         CardError: a column is missing or does not fit.
         ConfigError: options that do not fit each other, the model or the store.
     """
-    from understudy.train.loop import fit
     from understudy.train.range_augment import RangeAugment, RangeAugmentConfig, Trainee
 
-    if isinstance(model, str):
-        config = replace(config, model=model)
+    config = settle(config, model)
     student = _check_clip(model) if isinstance(model, CLIP) else make_student(store, config)
-    settings = replace(config.train, seed=config.seed)
-    config = replace(config, train=settings)
-    loader = clip_loader(store, student, config)
-    trained: Any = student
+    if config.loss == "sigmoid" and not student.config.sigmoid:
+        raise ConfigError(
+            f"loss: {student.config.name} has no logit bias, which sigmoid losses train; make it "
+            "with changes: {sigmoid: true}."
+        )
+    online = online_teachers(config) if config.lam > 0 else []
+    loader = clip_loader(store, student, config, online)
+    trained: Any = None
     if config.range_augment:
-        target = RangeAugmentConfig(steps=settings.steps, psnr=config.psnr)
+        target = RangeAugmentConfig(steps=config.train.steps, psnr=config.psnr)
         trained = Trainee(student, RangeAugment(target, student.preprocess))
-    step = clip_step(store, config, getattr(trained, "augment", None))
-    run = fit(
-        trained,
+    step = clip_step(store, config, getattr(trained, "augment", None), online)
+    return run_student(
+        store,
+        student,
         step,
         loader,
-        settings,
+        config,
         out,
-        evaluate=during(evaluate),
+        evaluate,
+        learned=_plain(step),
+        trained=trained,
+        watch=watch,
         resume=resume,
-        context={"student": to_dict(config), "store": store.path, **(context or {})},
-        data={"loader": loader.describe(), "objective": _plain(step)},
+        context=context,
     )
-    return finish(run, student, loader, train_rows(store, config.rows), settings, evaluate)
 
 
 def _plain(step: ClipStep) -> dict[str, Any]:
     names = ("lam", "scales", "captions", "mix", "weights", "combine", "seed")
+    names += ("sigmoid", "biases", "compat") if step.sigmoid else ()
     found = {name: getattr(step, name) for name in names}
     found["augment"] = to_dict(step.augment.config) if step.augment is not None else None  # type: ignore[attr-defined]
     return to_dict(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,36 +12,51 @@ from understudy.core.errors import CardError, ConfigError
 from understudy.core.seeds import rng
 from understudy.data.knowledge import captions_column, image_column, text_column
 from understudy.objectives.checks import teacher_scales
+from understudy.train.captioner_config import CaptionerConfig
 from understudy.train.student_config import StudentConfig
 
 if TYPE_CHECKING:
     from understudy.data.store import Store
+    from understudy.models.multimodal.clip import CLIP
     from understudy.models.text.tokenizer import Tokenizer
 
 TOKENIZER_TEXTS = 100_000
 """A tokenizer is trained on at most this many rows' captions, drawn by the seed."""
 
 
-def find_captioner(store: Store, config: StudentConfig) -> str:
-    """Return the captioner whose captions are used.
+def find_captioners(store: Store, config: StudentConfig | CaptionerConfig) -> tuple[str, ...]:
+    """Return the captioners whose captions are used, in the order of the store's columns.
+
+    `config.captioner` is a name, or a regular expression that is matched against whole names.
 
     Raises:
-        ConfigError: there is none, or several and none is named.
+        ConfigError: there is none, the expression matches none or is none, or there are several and
+            none is named.
     """
     known = [c.removeprefix("caption.") for c in store.columns if c.startswith("caption.")]
-    if config.captioner:
-        if config.captioner not in known:
+    if not config.captioner:
+        if len(known) != 1:
             raise ConfigError(
-                f"captioner: {store.path} has no column 'caption.{config.captioner}' "
-                f"(captioners: {', '.join(known) or 'none'})."
+                f"captioner: {store.path} has captions of {', '.join(known) or 'nobody'}; name one "
+                "(captioner), or learn from real captions only (captions real)."
             )
-        return config.captioner
-    if len(known) != 1:
+        return (known[0],)
+    if config.captioner in known:
+        return (config.captioner,)
+    try:
+        chosen = tuple(name for name in known if re.fullmatch(config.captioner, name))
+    except re.error as error:
         raise ConfigError(
-            f"captioner: {store.path} has captions of {', '.join(known) or 'nobody'}; name one "
-            "(captioner), or learn from real captions only (captions real)."
+            f"captioner: '{config.captioner}' is neither a captioner nor a regular expression "
+            f"({error})."
+        ) from None
+    if not chosen:
+        raise ConfigError(
+            f"captioner: {store.path} has no column 'caption.{config.captioner}' "
+            f"(captioners: {', '.join(known) or 'none'}), and as an expression it matches none; it "
+            "is matched against the whole name after 'caption.'."
         )
-    return known[0]
+    return chosen
 
 
 def find_teachers(store: Store, config: StudentConfig) -> tuple[str, ...]:
@@ -103,7 +120,73 @@ def check_widths(store: Store, teachers: tuple[str, ...], config: StudentConfig)
             )
 
 
-def make_tokenizer(store: Store, config: StudentConfig, rows: np.ndarray) -> Tokenizer | None:
+def find_biases(
+    store: Store, teachers: tuple[str, ...], config: StudentConfig
+) -> tuple[float, ...]:
+    """Return one logit bias a teacher for the sigmoid loss: those given, or those on the cards.
+
+    Raises:
+        ConfigError: another number of biases than of teachers, or a card without one.
+    """
+    found = list(config.biases)
+    for teacher in teachers if not found else ():
+        bias = store.card(image_column(teacher, config.view_set, 0)).facts.get("logit_bias")
+        if bias is None:
+            raise ConfigError(
+                f"biases: the card of teacher '{teacher}' names no logit bias (it was trained with "
+                f"a softmax); give one a teacher ({', '.join(teachers)}), such as -10."
+            )
+        found.append(float(bias))
+    if len(found) != len(teachers):
+        raise ConfigError(
+            f"biases: {len(found)} logit biases for {len(teachers)} teachers; give one each."
+        )
+    return tuple(found)
+
+
+def online_teachers(config: StudentConfig) -> list[CLIP]:
+    """Return the CLIPs that are asked at every step.
+
+    Raises:
+        ConfigError: something else than a CLIP.
+    """
+    from understudy.models.multimodal.clip import CLIP
+    from understudy.models.runs import load_run
+
+    found = []
+    for path in config.online:
+        model: Any = load_run(path)
+        if not isinstance(model, CLIP):
+            raise ConfigError(f"online: {path} holds a {type(model).__name__}, not a CLIP.")
+        found.append(model)
+    return found
+
+
+def online_scales(
+    teachers: Sequence[CLIP], config: StudentConfig
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the scales and, for the sigmoid loss, the biases of teachers that are asked online.
+
+    Raises:
+        ConfigError: not one a teacher, or a teacher without a bias of its own.
+    """
+    count = len(teachers)
+    scales = config.scales or tuple(float(t.scale().detach()) for t in teachers)
+    if config.loss == "softmax":
+        return teacher_scales(scales, count), ()
+    biases = config.biases or tuple(
+        float(t.logit_bias.detach()) for t in teachers if t.config.sigmoid
+    )
+    if len(biases) != count:
+        raise ConfigError(
+            f"biases: {len(biases)} logit biases for {count} teachers; give one each, such as -10."
+        )
+    return teacher_scales(scales, count), biases
+
+
+def make_tokenizer(
+    store: Store, config: StudentConfig | CaptionerConfig, rows: np.ndarray
+) -> Tokenizer | None:
     """Return the tokenizer of a fresh student: trained on the rows' captions, or CLIP's.
 
     Raises:
@@ -130,8 +213,9 @@ def make_tokenizer(store: Store, config: StudentConfig, rows: np.ndarray) -> Tok
     if config.real:
         texts += store.take(rows, [config.text_column]).column(0).to_pylist()
     if config.synthetic:
-        column = captions_column(find_captioner(store, config))
-        for row in store.take(rows, [column]).column(0).to_pylist():
-            texts += row or ()
+        columns = [captions_column(name) for name in find_captioners(store, config)]
+        for column in columns:
+            for row in store.take(rows, [column]).column(0).to_pylist():
+                texts += row or ()
     known = (text for text in texts if text)
     return train_bpe(known, config.vocab_size, context_length=found.text.context_length)

@@ -93,6 +93,7 @@ class Teacher:
 
     Attributes:
         capabilities: which of `CAPABILITIES` it has.
+        logit_bias: added to its logits, if it was trained with a sigmoid loss; else None.
         compute: precision of its arithmetic, for tolerances ("float32", "bfloat16", ...).
         probe_size: side of the gray image that widths are learned with, when it has no
             preprocessing of its own.
@@ -100,6 +101,7 @@ class Teacher:
 
     kind: ClassVar[str] = ""
     capabilities: frozenset[str] = frozenset()
+    logit_bias: float | None = None
     compute: str = "float32"
     probe_size: int = 32
 

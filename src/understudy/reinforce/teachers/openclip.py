@@ -11,36 +11,29 @@ import torch
 from understudy.core.config import from_dict
 from understudy.core.errors import ConfigError
 from understudy.core.lazy import require
+from understudy.models.language.options import check_generation
 from understudy.models.preprocess import Preprocess
 from understudy.reinforce.config import TeacherSpec
 from understudy.reinforce.teachers.base import Images
 from understudy.reinforce.teachers.captioning import (
-    TOP_P,
-    caption_draws,
-    check_sampling,
-    first_sentence,
-    nucleus,
+    CaptionOptions,
+    sampling_settings,
+    write_captions,
 )
 from understudy.reinforce.teachers.torch_teacher import TorchTeacher, numpy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """Options of kind `openclip`.
+class Options(CaptionOptions):
+    """Options of kind `openclip`; `CaptionOptions` has those of captioners (CoCa models).
 
     Attributes:
         pretrained: OpenCLIP's checkpoint tag such as `datacomp_xl_s13b_b90k`; `path` wins.
-        top_p: share of the probability kept when captions are sampled.
-        temperature: of the sampling.
-        max_tokens: tokens of a caption at most, start and end included.
         device: `cpu`, `cuda`, ... or `auto`.
         compute: `float32`, `bfloat16` or `float16`.
     """
 
     pretrained: str = ""
-    top_p: float = TOP_P
-    temperature: float = 1.0
-    max_tokens: int = 30
     device: str = "auto"
     compute: str = "float32"
 
@@ -84,8 +77,7 @@ class OpenClipTeacher(TorchTeacher):
         logit_scale: float | None = None,
     ) -> None:
         self.options = options or Options()
-        where = f"teacher '{name}'.options"
-        check_sampling(self.options.top_p, self.options.temperature, self.options.max_tokens, where)
+        check_generation(self.options, f"teacher '{name}'.options")
         own = float(module.logit_scale.detach().exp())  # type: ignore[operator]
         super().__init__(
             name,
@@ -130,9 +122,7 @@ class OpenClipTeacher(TorchTeacher):
         )
 
     def _settings(self) -> dict[str, Any]:
-        if not self.writes:
-            return {}
-        return {k: getattr(self.options, k) for k in ("top_p", "temperature", "max_tokens")}
+        return sampling_settings(self.options) if self.writes else {}
 
     @property
     def backend(self) -> dict[str, Any]:
@@ -152,28 +142,30 @@ class OpenClipTeacher(TorchTeacher):
             return numpy(self.module.encode_text(tokens))  # type: ignore[operator]
 
     def _captions(self, images: Images, num: int, seeds: list[int]) -> list[list[str]]:
-        """Sample with the CoCa decoder, one token of every caption at a time."""
-        options, module = self.options, self.module
-        draws = torch.from_numpy(caption_draws(seeds, num, options.max_tokens)).to(self.device)
-        start, end = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
-        ids = torch.full((len(draws), 1), start, dtype=torch.long, device=self.device)
-        with self._asking():
-            latent, tokens = module._encode_image(self._input(images))  # type: ignore[operator]
-            latent = latent.repeat_interleave(num, dim=0)
-            tokens = tokens.repeat_interleave(num, dim=0)
-            for step in range(options.max_tokens - 1):
-                logits = module(
-                    None, ids, image_latent=latent, image_embs=tokens, output_labels=False
-                )["logits"][:, -1]
-                chosen = nucleus(logits, draws[:, step], options.top_p, options.temperature)
-                done = (ids == end).any(dim=1)
-                ids = torch.cat([ids, torch.where(done, end, chosen)[:, None]], dim=1)
-                if bool((ids == end).any(dim=1).all()):
-                    break
-        texts = [self._text(row, end) for row in ids[:, 1:].tolist()]
-        return [texts[i : i + num] for i in range(0, len(texts), num)]
+        """Write with the CoCa decoder; it keeps no keys and values, so texts are read again."""
+        module, tokenizer = self.module, self.tokenizer
+        start, end = tokenizer.sot_token_id, tokenizer.eot_token_id
 
-    def _text(self, ids: list[int], end: int) -> str:
-        """Return a caption from token ids: up to the end token and the first full stop."""
-        kept = ids[: ids.index(end)] if end in ids else ids
-        return first_sentence(self.tokenizer.decode(kept))
+        def step(new: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+            latent, tokens, before = cache
+            ids = torch.cat([before, new], dim=1)
+            out = module(None, ids, image_latent=latent, image_embs=tokens, output_labels=False)
+            return out["logits"][:, -1], (latent, tokens, ids)
+
+        def begin(times: int) -> tuple[torch.Tensor, Any]:
+            latent, tokens = module._encode_image(self._input(images))  # type: ignore[operator]
+            latent, tokens = (x.repeat_interleave(times, dim=0) for x in (latent, tokens))
+            ids = torch.full((len(latent), 1), start, dtype=torch.long, device=self.device)
+            return step(ids, (latent, tokens, ids[:, :0]))
+
+        with self._asking():
+            return write_captions(
+                step,
+                begin,
+                self.options,
+                seeds,
+                num,
+                end_ids=(end,),
+                decode=tokenizer.decode,
+                where=f"teacher '{self.name}'.options",
+            )

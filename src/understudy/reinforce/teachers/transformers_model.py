@@ -10,24 +10,28 @@ import torch
 
 from understudy.core.config import from_dict, to_dict
 from understudy.core.errors import ConfigError
+from understudy.models.language.options import check_generation
+from understudy.models.language.stops import first_sentence
 from understudy.models.preprocess import Preprocess
 from understudy.reinforce.config import TeacherSpec
 from understudy.reinforce.teachers import hub_files
 from understudy.reinforce.teachers.base import Images
 from understudy.reinforce.teachers.captioning import (
-    TOP_P,
+    CaptionOptions,
     DrawnTokens,
     caption_draws,
-    check_sampling,
+    check_captions,
     check_task,
-    first_sentence,
+    sampling_settings,
 )
 from understudy.reinforce.teachers.torch_teacher import TorchTeacher, numpy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """Options of kind `transformers`.
+class Options(CaptionOptions):
+    """Options of kind `transformers`; `CaptionOptions` has those of captioners.
+
+    Transformers runs the loop: `fixed_length` has no effect, and captions are the same anyway.
 
     Attributes:
         task: `clip`, `caption`, `classify`, or `auto` to go by the checkpoint's architecture.
@@ -36,8 +40,6 @@ class Options:
         std: see `mean`.
         interpolation: `bilinear` or `bicubic`; empty for the checkpoint's.
         max_length: tokens of a text at most; 0 for what the text tower takes.
-        top_p: share of the probability kept when captions are sampled.
-        temperature: of the sampling.
         max_tokens: tokens of a caption at most.
         prompt: text that captions begin with, for models that want one.
         device: `cpu`, `cuda`, ... or `auto`.
@@ -50,8 +52,6 @@ class Options:
     std: tuple[float, ...] = ()
     interpolation: str = ""
     max_length: int = 0
-    top_p: float = TOP_P
-    temperature: float = 1.0
     max_tokens: int = 40
     prompt: str = ""
     device: str = "auto"
@@ -94,8 +94,7 @@ class TransformersTeacher(TorchTeacher):
         self.options = options or Options()
         check_task(task, f"teacher '{name}'.task")
         self.task = find_task(module) if task == "auto" else task
-        where = f"teacher '{name}'.options"
-        check_sampling(self.options.top_p, self.options.temperature, self.options.max_tokens, where)
+        check_generation(self.options, f"teacher '{name}'.options")
         if self.task == "clip" and logit_scale is None and hasattr(module, "logit_scale"):
             logit_scale = float(module.logit_scale.detach().exp())  # type: ignore[operator]
         super().__init__(
@@ -107,6 +106,8 @@ class TransformersTeacher(TorchTeacher):
             compute=self.options.compute,
         )
         self.tokenizer = tokenizer
+        bias = getattr(module, "logit_bias", None)  # SigLIP
+        self.logit_bias = None if bias is None else float(bias.detach())
         able = {
             "clip": {"embed_images", "embed_texts"},
             "caption": {"caption"},
@@ -150,10 +151,12 @@ class TransformersTeacher(TorchTeacher):
         )
 
     def _settings(self) -> dict[str, Any]:
-        keys = {"clip": ("max_length",), "classify": ()}
-        chosen = keys.get(self.task, ("top_p", "temperature", "max_tokens", "prompt"))
+        options, found = self.options, {}
+        if self.task == "clip":
+            found = {"max_length": options.max_length}
+        if self.task == "caption":
+            found = {**sampling_settings(options), "prompt": options.prompt}
         tokenizer = "" if self.tokenizer is None else hub_files.tokenizer_hash(self.tokenizer)
-        found = {key: getattr(self.options, key) for key in chosen}
         return {"task": self.task, "tokenizer": tokenizer, **found}
 
     @property
@@ -192,25 +195,27 @@ class TransformersTeacher(TorchTeacher):
 
     def _captions(self, images: Images, num: int, seeds: list[int]) -> list[list[str]]:
         options = self.options
-        draws = caption_draws(seeds, num, options.max_tokens)
+        check_captions(options, num, f"teacher '{self.name}'.options")
+        # a beam's captions come of one row, drawn ones of a row each
+        times = num if options.method == "sample" else 1
         with self._asking():
             pixels = self._input(images)
             given: dict[str, Any] = {}
             if getattr(self.module.config, "is_encoder_decoder", False):
                 # the image is encoded once, whatever the number of captions
                 encoded = self.module.get_encoder()(pixel_values=pixels)  # type: ignore[operator]
-                hidden = encoded.last_hidden_state.repeat_interleave(num, dim=0)
+                hidden = encoded.last_hidden_state.repeat_interleave(times, dim=0)
                 given["encoder_outputs"] = type(encoded)(last_hidden_state=hidden)
             else:
-                given["pixel_values"] = pixels.repeat_interleave(num, dim=0)
-            prompt_length = self._add_prompt(given, len(draws))
-            processor = DrawnTokens(draws, prompt_length, options.top_p, options.temperature)
+                given["pixel_values"] = pixels.repeat_interleave(times, dim=0)
+            prompt_length = self._add_prompt(given, len(images) * times)
+            if options.method == "sample":
+                draws = caption_draws(seeds, num, options.max_tokens)
+                given["logits_processor"] = [DrawnTokens(draws, prompt_length, options)]
+            if options.method == "beam":
+                given |= {"num_beams": options.beams, "num_return_sequences": num}
             ids = self.module.generate(  # type: ignore[operator]
-                **given,
-                logits_processor=[processor],
-                do_sample=False,
-                num_beams=1,
-                max_new_tokens=options.max_tokens,
+                **given, do_sample=False, max_new_tokens=options.max_tokens
             )
         texts = [self._text(row) for row in ids.cpu().numpy()]
         return [texts[i : i + num] for i in range(0, len(texts), num)]
