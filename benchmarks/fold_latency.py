@@ -109,8 +109,7 @@ def main() -> None:
     for name, value in against.items():
         print(f"{name}: {result['median_ms'][name]:.2f} ms, ratio {value:.3f}")  # type: ignore[index]
     if not timm_here:
-        print("timm is not installed here: run this in the environment of `make parity`.")
-        return
+        sys.exit("timm is not installed here: run this in the environment of `make parity`.")
     from common import write_result
 
     result["timm_over_arm"] = against

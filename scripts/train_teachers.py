@@ -22,7 +22,7 @@ from understudy.data import scenes
 from understudy.evaluate.held_out import needed_scorer
 from understudy.models.count import parameters
 from understudy.models.io import weights_hash
-from understudy.recipes.mobileclip_claim import VIEWS
+from understudy.recipes.mobileclip_arms import VIEWS
 from understudy.reinforce.teachers.shipped import NAMES, shipped
 from understudy.train.config import TrainConfig
 from understudy.train.student import StudentConfig, train_clip

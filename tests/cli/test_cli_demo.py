@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from understudy.cli import demo_data, main
 from understudy.data import scenes
+from understudy.data.store import Store
+from understudy.data.views import ViewPipeline
 from understudy.reinforce.teachers.shipped import NAMES, card, shipped
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
@@ -79,7 +82,26 @@ def test_shipped_teachers_are_small_and_have_cards():
 
 def test_dry_run_says_what_it_would_cost(capsys):
     assert main(["demo", "--dry-run"]) == 0
-    assert "40,000 teacher calls" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "40,000 teacher calls" in text
+    # 5 views of 64 + 72 numbers and a real and two synthetic captions of as many, in float16
+    stride = ViewPipeline(demo_data.SCENES.views).stride
+    assert f"{2 * (64 + 72) * (5 + 3) + 5 * stride:,} bytes a pair" in text
+    assert main(["demo", "--data", "emoji", "--dry-run"]) == 0
+    found = re.search(r"([\d,]+) bytes a pair, about ([\d.]+) MB", capsys.readouterr().out)
+    per_pair = int(found[1].replace(",", ""))
+    assert per_pair > 2 * 2 * 384 * (3 + 5)
+    assert float(found[2]) == pytest.approx(demo_data.EMOJI.pairs * per_pair / 1e6, abs=0.05)
+
+
+def test_what_is_counted_is_what_is_stored(made):
+    _, folder, _ = made
+    store = Store.open(folder / "store")
+    teachers = [c.removesuffix(".text") for c in store.columns if c.endswith(".text")]
+    widths = {store.card(f"{name}.text").config["shape"][0] for name in teachers}
+    assert widths == set(demo_data.SCENES.widths)
+    captions = store.take([0], ["caption.template"]).column(0).to_pylist()[0]
+    assert len(captions) == demo_data.SCENES.captions
 
 
 def test_bad_input_steps(capsys):

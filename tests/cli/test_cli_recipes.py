@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from understudy import models
 from understudy.cli import main
 from understudy.data import scenes
-from understudy.evaluate.checks import AtLeast
+from understudy.evaluate.claims import AtLeast
 from understudy.recipes import dataset_reinforcement, mobileclip
 
 
@@ -63,6 +66,50 @@ def test_run_says_what_is_missing(capsys, tmp_path):
     assert "name trained classifiers (--teachers" in capsys.readouterr().err
 
 
+def test_run_counts_first_then_writes_a_page_with_classes_and_latency(capsys, tmp_path):
+    scenes.to_store("digits", tmp_path / "store")
+    teacher = models.save(models.create("cnn-tiny", seed=0).eval(), tmp_path / "t.safetensors")
+    words = ["run", "dataset-reinforcement", str(tmp_path / "store"), "--teachers", str(teacher)]
+    words += [
+        "--out",
+        str(tmp_path / "out"),
+        "--model",
+        "cnn-tiny",
+        "--num-views",
+        "2",
+        "--no-flip",
+    ]
+    words += ["--kept", "3", "--rows", "split = 'student'", "--train.steps", "4"]
+    words += ["--train.batch-size", "16", "--train.warmup-steps", "0", "--train.device", "cpu"]
+    assert main([*words, "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "dataset-reinforcement, scale this run" in text
+    assert "images shown to t0" in text
+    assert "nothing has been written" in text
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["result"]["stored"]["kept"] == {"t0": 3}
+    page = Path(printed["report"]).read_text()
+    assert "Latency" in page
+    assert "reinforce once" in page
+    assert re.search(r"view 0\. t0: \w+ 0\.\d\d, \w+ 0\.\d\d, \w+ 0\.\d\d", page)
+    # without teachers the cards decide, and the command says what they say
+    alone = [w for w in words if w not in ("--teachers", str(teacher))]
+    alone = [w for w in alone if w not in ("--num-views", "2", "--kept", "3")]
+    alone[alone.index("--out") + 1] = str(tmp_path / "alone")
+    assert main(alone) == 0
+    assert "stored: 2 views (random_resized_crop, " in capsys.readouterr().err
+    assert main([*alone, "--num-views", "5"]) == 2
+    assert "num_views: 5 asked for, but view set 'main' has 2" in capsys.readouterr().err
+
+
+def test_bad_input_recipe_without_a_preview(capsys, monkeypatch):
+    monkeypatch.delattr(mobileclip, "preview")
+    assert main(["run", "mobileclip", "store", "--dry-run"]) == 2
+    assert "this recipe cannot tell beforehand" in capsys.readouterr().err
+
+
 def _score(arm, seed, context):
     """Score without training; importable by name."""
     return {"top1": 0.9 if arm == "dr" else 0.8, "ece": 0.1}
@@ -82,6 +129,10 @@ def test_verify_writes_verdict_and_page(capsys, tmp_path, monkeypatch):
     assert main(words) == 0
     captured = capsys.readouterr()
     assert "verdict: PASS" in captured.out
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "pass"
+    assert main([*words, "--scale", "gpu"]) == 2
+    assert "no scale 'gpu'; it is tested at laptop" in capsys.readouterr().err
     assert (tmp_path / "out" / "laptop" / "dataset-reinforcement.json").exists()
     worse = replace(claim, checks=(AtLeast(name="good", metric="top1", arm="dr", limit=0.95),))
     monkeypatch.setattr(dataset_reinforcement, "CLAIM", worse)

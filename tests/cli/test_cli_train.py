@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
 import pytest
 
+from understudy import models
 from understudy.cli import main
 from understudy.data import scenes
+from understudy.data.store import Store
 
 BUDGET = ["--train.steps", "2", "--train.batch-size", "8", "--train.warmup-steps", "0",
           "--train.device", "cpu", "--workers", "0"]  # fmt: skip
@@ -50,6 +53,7 @@ def test_a_run_is_scored_on_the_held_out_split(store, capsys, tmp_path):
     text = capsys.readouterr().out
     assert "retrieval.mean_r1" in text
     assert "zeroshot.top1" in text
+    assert "best (chosen on test)" in text
     assert f"{out}: 2 steps" in text
     for name in ("model.safetensors", "model-best.safetensors", "student.json", "record.json"):
         assert (out / name).exists()
@@ -90,10 +94,62 @@ def test_a_classifier_takes_its_own_options(digits, capsys, tmp_path):
     assert "ClassifierStep" in capsys.readouterr().out
 
 
+def test_a_classifier_asks_teachers_online(digits, capsys, tmp_path):
+    path = str(models.save(models.create("cnn-tiny", seed=3).eval(), tmp_path / "t.safetensors"))
+    words = ["train", digits, "--model", "cnn-tiny", "--learn", "online", "--rows",
+             "split = 'student'", *BUDGET]  # fmt: skip
+    assert main([*words, "--teachers", path, path, "--out", str(tmp_path / "run")]) == 0
+    assert "2 steps" in capsys.readouterr().out
+    # another teacher is another run
+    other = str(models.save(models.create("cnn-tiny", seed=4).eval(), tmp_path / "u.safetensors"))
+    assert main([*words, "--teachers", other, "--out", str(tmp_path / "run")]) == 2
+    assert "teachers" in capsys.readouterr().err
+    assert main([*words, "--teachers", path, "--dry-run"]) == 0
+    assert "OnlineKdStep" in capsys.readouterr().out
+    assert main([*words, "--dry-run"]) == 2
+    assert "'--learn online' asks trained classifiers" in capsys.readouterr().err
+
+
+def test_a_validation_split_chooses_the_best_weights(capsys, tmp_path):
+    first = scenes.to_store("digits", tmp_path / "first")
+    table = first.take(range(first.num_rows), ["id", "image", "label", "split"])
+    splits = ["val" if s == "teacher" else s for s in table.column("split").to_pylist()]
+    table = table.set_column(table.schema.get_field_index("split"), "split", pa.array(splits))
+    Store.create(tmp_path / "store", [table], meta=first.meta)
+    words = ["train", str(tmp_path / "store"), "--model", "cnn-tiny", "--learn", "labels", *BUDGET]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    assert "best (chosen on val)" in capsys.readouterr().out
+    data = json.loads((tmp_path / "run" / "student.json").read_text())
+    assert data["facts"]["rows"] == 300
+    assert data["weights"]["best"]["rows"] == 897
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    watched = [json.loads(line) for line in lines if "eval/rows" in line]
+    assert watched[-1]["eval/rows"] == 600
+
+
+def test_published_settings_are_a_start(digits, capsys):
+    words = ["train", digits, "--preset", "cifar100-plain", "--model", "cnn-tiny", "--dry-run"]
+    assert main([*words, "--json", *BUDGET]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["model"], facts["objective"]) == ("cnn-tiny", "ClassifierStep")
+    assert facts["steps"] == 2
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "name the store first"),
+        (["STORE", "--preset", "imagenet-plane"], "Did you mean 'imagenet-plain'"),
+        (["STORE", "--preset", "imagenet-online", "--model", "cnn-tiny"], "asks trained"),
+        (["STORE", "--preset", "imagenet-plain", "--config", "x.yaml"], "exclude each other"),
+        (
+            ["STORE", "--lam", "0", "--seed", "1", "--train.seed", "2", "--out", "x", *BUDGET],
+            "a run has one seed",
+        ),
+        (
+            ["STORE", "--model", "cnn-tiny", "--view-set", "a", "--smoothing", "0.1"],
+            "smoothing: 0.1 would have no effect",
+        ),
         (["STORE"], "lam: 1.0 imitates"),
         (["STORE", "--lam", "0", *BUDGET], "say where the run goes"),
         (["STORE", "--fresh", "--resume"], "exclude each other"),

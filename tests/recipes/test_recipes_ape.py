@@ -3,57 +3,37 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ape_world import IMAGE, TEXT, TRAIN, config, make_store
 
 from understudy import cli
 from understudy.core.errors import CardError, ConfigError, DataError
 from understudy.core.files import read_json
-from understudy.data.scenes import to_store
 from understudy.data.store import Store
 from understudy.evaluate.claims import Context
 from understudy.evaluate.zeroshot import average_prompts
 from understudy.models.multimodal.aligner import load_aligner
-from understudy.models.multimodal.heads import IDENTITY, HeadConfig
+from understudy.models.multimodal.heads import IDENTITY
 from understudy.recipes import ape, ape_claim, ape_digits
 from understudy.recipes.ape import Config, preset, run
 from understudy.recipes.ape_arms import ARMS, ArmConfig, Pairing
 from understudy.recipes.ape_plan import Budget
-from understudy.train.config import TrainConfig
-
-IMAGE, TEXT = ("eye=random-conv?dim=16&filters=16&grid=2",), ("words=tfidf-svd?dim=24",)
-HEAD = HeadConfig(hidden=16, dropout=0.2)
-TRAIN = TrainConfig(steps=20, batch_size=24, lr=3e-3, eval_every=5, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    torch.set_num_threads(1)
-    path = tmp_path_factory.mktemp("ape") / "store"
-    to_store("ape-pairs", path, train=120, pool=80, test=40, size=16)
-    return path
+    return make_store(tmp_path_factory.mktemp("ape") / "store")
 
 
 @pytest.fixture
 def store(made, tmp_path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(made, tmp_path / "store"))
-
-
-def config(store, out, **changes) -> Config:
-    common = {
-        "image_encoders": IMAGE,
-        "text_encoders": TEXT,
-        "text_head": HEAD,
-        "train": TRAIN,
-        "templates": ("a picture of {}", "{}"),
-    }
-    return Config(store=store, out=out, **{**common, **changes})
 
 
 def test_run_caches_ranks_curates_trains_and_scores(store, tmp_path):
@@ -63,6 +43,7 @@ def test_run_caches_ranks_curates_trains_and_scores(store, tmp_path):
         image_encoders=(*IMAGE, "other=random-conv?dim=8&filters=8&grid=1"),
         train_rows="split = 'pool' OR split = 'train'",
         total=60,
+        assign="any",
     )
     out = run(wanted)
     found = read_json(out / "result.json")
@@ -96,7 +77,7 @@ def test_run_caches_ranks_curates_trains_and_scores(store, tmp_path):
 def test_modes_go_on_from_what_earlier_ones_left(store, tmp_path):
     base = config(store, tmp_path / "out")
     first = read_json(run(replace(base, mode="cache")) / "result.json")
-    assert set(first) == {"cache"}
+    assert set(first) == {"pairs", "cache"}
     assert sum(report["written"] for report in first["cache"]) == 2 * 160
     trained = read_json(run(replace(base, mode="train")) / "result.json")
     assert sum(report["written"] for report in trained["cache"]) == 0
@@ -183,6 +164,19 @@ def test_preset_fills_what_was_left_alone():
     kept = preset(replace(plain, test_rows="split = 'vendor-test'"))
     assert kept.test_rows == "split = 'vendor-test'"
     assert preset(Config(store=Path("x"))) == Config(store=Path("x"))
+
+
+def test_published_schedules_fill_in_heads_and_budget():
+    lock = preset(Config(store=Path("x"), preset="sharelock"))
+    assert (lock.text_head.kind, lock.text_head.hidden) == ("sharelock", 4096)
+    train = lock.train
+    assert (train.steps, train.batch_size, train.accumulate) == (5_000, 1_024, 16)
+    assert (train.warmup_steps, train.weight_decay, train.clip_norm) == (150, 1e-4, 1.0)
+    freeze = preset(Config(store=Path("x"), preset="freeze-align", dim=64))
+    assert freeze.image_head.kind == freeze.text_head.kind == "freeze-align"
+    assert freeze.dim == 64
+    assert freeze.train.warmup_steps * 15 == freeze.train.steps * 10
+    assert (freeze.train.batch_size, freeze.train.weight_decay) == (14_400, 0.02)
 
 
 def test_aligned_teacher_reads_the_file(store, tmp_path):

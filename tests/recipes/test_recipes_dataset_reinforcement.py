@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from understudy import models
-from understudy.core.errors import ConfigError, DataError
+from understudy.core.errors import CardError, ConfigError, DataError
 from understudy.data import scenes
 from understudy.data.store import Store
-from understudy.evaluate.claims import verify
+from understudy.evaluate.claim_verify import verify
 from understudy.recipes import PAPERS, RECIPES
 from understudy.recipes import dataset_reinforcement as recipe
 from understudy.recipes.dataset_reinforcement_claim import ARMS, SETTINGS, student
+from understudy.recipes.dataset_reinforcement_sets import RELEASED, generation
+from understudy.reinforce.generate import reinforce
+from understudy.report.results import report_of
 from understudy.train.config import TrainConfig
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
+from student_world import digit_store
 
 TINY = {
     **SETTINGS,
@@ -43,7 +51,9 @@ def _config(store, tmp_path, **changes) -> recipe.Config:
         "kept": 3,
         "flip": False,
         "rows": "split = 'student'",
-        "train": TrainConfig(steps=20, batch_size=16, optimizer="sgd", lr=0.05, device="cpu"),
+        "train": TrainConfig(
+            steps=20, batch_size=16, optimizer="sgd", lr=0.05, device="cpu", best="classify.top1"
+        ),
     }
     return recipe.Config(**{**base, **changes})
 
@@ -79,6 +89,33 @@ def test_smaller_published_sets_take_fewer_bytes():
     assert recipe.PLAN(scale="paper-mini").value("records") == 1_281_167 * 50
 
 
+@pytest.mark.parametrize("name", RELEASED)
+def test_every_released_set_can_be_planned_and_generated(name):
+    released, plan = RELEASED[name], recipe.PLAN(scale=name)
+    config = generation(name)
+    assert (config.num_views, config.topk) == (released.num_views, released.kept)
+    assert config.num_classes == released.classes
+    assert released.num_views % released.part == 0
+    assert plan.value("records") == released.images * released.num_views
+    # Ours are not compressed and not pickled: about as large.
+    assert 0.6 < plan.value("bytes in all") / (released.published_gb * 1e9) < 1.3
+
+
+def test_released_sets_are_the_papers():
+    table = {n: (r.num_views, r.kept) for n, r in RELEASED.items()}
+    assert len(table) == 15
+    assert (table["paper-mix"], table["paper-rrc-small"]) == ((400, 10), (100, 5))
+    assert table["paper-mix-ra-re-mini"] == (50, 10)
+    assert table["cifar100"] == table["food101"] == (800, 10)
+    assert table["flowers102"] == (8000, 10)
+    crop = generation("cifar100").views.transforms
+    assert crop["random_crop"]["padding"] == 16
+    assert "random_resized_crop" not in crop
+    assert recipe.PLAN(scale="flowers102").value("epochs") == 10_000
+    with pytest.raises(ConfigError, match="'cifar10' is not one of"):
+        generation("cifar10")
+
+
 def test_bad_input_plan():
     with pytest.raises(ConfigError, match="'papper' is not one of paper"):
         recipe.PLAN(scale="papper")
@@ -108,6 +145,8 @@ def test_run_reinforces_trains_and_compares(store, tmp_path):
     assert set(data["students"]) == {"plain", "reinforced"}
     assert "classify.top1" in data["gain"]["reinforced"]
     assert data["reinforce"]["computed"] == 300
+    assert (data["stored"]["num_views"], data["stored"]["kept"]) == (2, {"ensemble": 3})
+    assert data["students"]["plain"]["facts"]["best_chosen_on"] == "test"
     assert data["students"]["reinforced"]["weights"]["final"]["classify.ece"] >= 0
     columns = Store.open(store.path).columns
     assert {"view.main.1", "ensemble.topk.main.1"} <= set(columns)
@@ -115,9 +154,70 @@ def test_run_reinforces_trains_and_compares(store, tmp_path):
     again = json.loads((recipe.run(config) / "result.json").read_text())
     assert again["reinforce"]["computed"] == 0
     assert again["students"]["plain"]["weights"] == data["students"]["plain"]["weights"]
-    # and the columns alone are enough for other students
-    alone = replace(config, teachers=(), out=tmp_path / "alone", model="cnn-small")
-    assert (recipe.run(alone) / "reinforced" / "folded.safetensors").exists()
+    # what generation took is remembered
+    assert again["stored"] == data["stored"]
+    assert again["stored"]["total_seconds"] > 0
+    costs = report_of(folder, title="t", store=Store.open(store.path)).costs
+    assert sum(costs["reinforce once"].values()) == data["stored"]["total_seconds"]
+    # and the columns alone are enough for other students: views and K are those of the cards
+    alone = replace(
+        config, teachers=(), out=tmp_path / "alone", model="cnn-small", num_views=0, kept=0
+    )
+    found = json.loads((recipe.run(alone) / "result.json").read_text())
+    assert (found["config"]["num_views"], found["config"]["kept"]) == (2, 3)
+    assert (tmp_path / "alone" / "reinforced" / "folded.safetensors").exists()
+
+
+def test_stored_views_decide_what_is_not_named(tmp_path):
+    """The plain student sees fresh views of the stored kind, whatever kind the default is."""
+    store = digit_store(tmp_path / "digits")
+    config, views = recipe.settle(_config(store, tmp_path, num_views=0, kept=0), store)
+    assert list(views.transforms) == ["random_resized_crop"]
+    assert (config.num_views, config.kept, config.teacher) == (2, 3, "t")
+    assert recipe.plain(config, views).augment == views.transforms
+    student = recipe.reinforced(config, views)
+    assert student.augment == views.transforms
+    assert (student.num_views, student.k) == (2, 3)
+    # fewer than are stored may be used
+    config, _ = recipe.settle(_config(store, tmp_path, num_views=1, kept=2), store)
+    assert (recipe.reinforced(config).num_views, recipe.reinforced(config).k) == (1, 2)
+    assert recipe.plain(config, views).num_views == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"num_views": 4}, ConfigError, r"num_views: 4 asked for, but view set 'main' has 2"),
+        ({"kept": 5}, ConfigError, r"kept: 5 probabilities asked for, but 3 of 't' are stored"),
+        ({"variant": "ra-re"}, CardError, r"differ from the ones asked for in transforms"),
+        ({"teacher": "u"}, CardError, r"no probabilities of teacher 'u'"),
+        ({"teacher": "t", "teachers": ("x",)}, ConfigError, r"leave one of both out"),
+    ],
+)
+def test_bad_input_stored_otherwise(tmp_path, change, error, message):
+    store = digit_store(tmp_path / "digits")
+    with pytest.raises(error, match=message):
+        recipe.settle(_config(store, tmp_path, **{"num_views": 0, "kept": 0, **change}), store)
+
+
+def test_bad_input_mirrored_views(store, tmp_path):
+    path = models.save(models.create("cnn-tiny", seed=0).eval(), tmp_path / "t.safetensors")
+    config = _config(
+        store, tmp_path, flip=True, teachers=(str(path),), rows="id = 'digits/0003'", num_views=1
+    )
+    reinforce(store, recipe.reinforcement(*recipe.settle(config, store)))
+    with pytest.raises(ConfigError, match="flip: views of set 'main' are mirrored"):
+        recipe.settle(replace(config, flip=False), Store.open(store.path))
+
+
+def test_preview_counts_and_writes_nothing(store, tmp_path):
+    path = models.save(models.create("cnn-tiny", seed=0).eval(), tmp_path / "t.safetensors")
+    made = recipe.preview(_config(store, tmp_path, teachers=(str(path),)))
+    assert made.value("images shown to t0") == 2 * 300
+    assert made.value("bytes stored") == 300 * made.value("bytes per row")
+    assert made.value("samples seen by a student") == 20 * 16
+    assert not (tmp_path / "out").exists()
+    assert not any(".topk." in column for column in Store.open(store.path).columns)
 
 
 def test_bad_input_no_teachers_and_no_columns(store, tmp_path):

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from understudy import models
 from understudy.core.errors import CardError, ConfigError
 from understudy.data import scenes
 from understudy.data.store import Store
-from understudy.evaluate.claims import verify
+from understudy.data.view_presets import pair_views
+from understudy.evaluate.claim_verify import verify
 from understudy.evaluate.plans import transformer_macs
 from understudy.models.text.train_tokenizer import train_words
 from understudy.recipes import RECIPES
 from understudy.recipes import mobileclip as recipe
-from understudy.recipes.mobileclip_claim import ARMS, SETTINGS, digit_pair_prompts, student
+from understudy.recipes.mobileclip_arms import ARMS, SETTINGS, student
+from understudy.recipes.mobileclip_measure import digit_pair_prompts
+from understudy.reinforce.generate import reinforce
 from understudy.train.config import TrainConfig
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
+from student_world import pair_store
 
 TINY = {**SETTINGS, "pairs": 48, "teacher_pairs": 64, "test": 30, "retrieval": 20, "batch": 16,
         "steps": 3, "teacher_steps": 3, "views": 2, "timing_rounds": 2}  # fmt: skip
@@ -32,6 +42,11 @@ def test_the_plan_prints_the_published_sizes():
     text = plan.text()
     assert "11,356,992" in text
     assert "42,435,072" in text
+    rows = {row.label: row for row in plan.rows}
+    image = rows["forward pass of the image tower"]
+    assert image.value == pytest.approx(image.published, rel=0.01) == pytest.approx(2.4e9, rel=0.01)
+    assert rows["latency of the image tower"].published == 1.5
+    assert rows["latency of the text tower"].published == 1.6
     assert plan.value("bytes per pair: bfloat16 or float16") == 49_152
     assert plan.value("bytes per pair: float32") == 98_304
     assert plan.value("samples seen") == 13_107_200_000
@@ -66,11 +81,16 @@ def test_bad_input_plan():
 
 
 def test_the_published_view_neither_mirrors_nor_erases():
-    strong = recipe.views("strong", 224).transforms
+    strong = pair_views("strong", 224).transforms
     assert list(strong) == ["random_resized_crop", "rand_augment"]
     assert strong["random_resized_crop"]["interpolation"] == "bicubic"
     assert strong["random_resized_crop"]["scale"] == [0.08, 1.0]
     assert (strong["rand_augment"]["num_ops"], strong["rand_augment"]["magnitude"]) == (2, 9)
+
+
+@pytest.fixture(scope="module")
+def reinforced_pairs(tmp_path_factory):
+    return pair_store(tmp_path_factory.mktemp("pairs") / "store", train=20, test=8)
 
 
 def _teacher(path, seed):
@@ -107,8 +127,99 @@ def test_run_reinforces_trains_and_compares(tmp_path):
     assert folded.is_folded
     again = json.loads((recipe.run(config) / "result.json").read_text())
     assert again["reinforce"]["computed"] == 0
-    alone = replace(config, teachers=(), out=tmp_path / "alone")
-    assert (recipe.run(alone) / "result.json").exists()
+    # what generation took is remembered, and who is imitated does not depend on who else is there
+    assert again["stored"] == data["stored"]
+    assert set(data["stored"]["seconds"]) == {"views", "texts"}
+    other = _teacher(tmp_path / "other.safetensors", 7)
+    made = recipe.reinforcement(*recipe.settle(config, Store.open(store.path)))
+    extra = replace(made, teachers=(replace(made.teachers[0], name="other", path=other),))
+    reinforce(Store.open(store.path), extra)
+    opened = Store.open(store.path)
+    settled, _ = recipe.settle(config, opened)
+    assert recipe.reinforced(settled).teachers == ("t0", "t1")
+    alone = replace(
+        config, teachers=(), imitate=("other",), scales=(), num_views=0, out=tmp_path / "alone"
+    )
+    found = json.loads((recipe.run(alone) / "result.json").read_text())
+    assert found["config"]["num_views"] == 2
+    record = json.loads((tmp_path / "alone" / "reinforced" / "config.json").read_text())
+    assert record["context"]["student"]["teachers"] == ["other"]
+
+
+def test_a_validation_split_chooses_the_best_weights(tmp_path):
+    store = pair_store(tmp_path / "store", train=24, test=12)
+    splits = store.take(range(store.num_rows), ["split"]).column(0).to_pylist()
+    held = [i for i, split in enumerate(splits) if split == "test"]
+    table = store.take(range(store.num_rows), ["id", "image", "text"])
+    for i in held[:6]:
+        splits[i] = "val"
+    table = table.append_column("split", pa.array(splits))
+    other = Store.create(tmp_path / "val", [table], meta=store.meta)
+    captions = store.take(range(store.num_rows), ["caption.template"]).column(0)
+    with other.job([store.card("caption.template")], {"caption.template": captions.type}) as job:
+        for unit in job.todo():
+            job.write(unit, {"caption.template": captions.take(job.rows(unit)).combine_chunks()})
+    teachers = (_teacher(tmp_path / "t.safetensors", 0),)
+    train = TrainConfig(
+        steps=4, batch_size=8, lr=1e-3, eval_every=2, best="retrieval.mean_r1", device="cpu"
+    )
+    config = recipe.Config(
+        store=other.path,
+        out=tmp_path / "out",
+        teachers=teachers,
+        model="clip-conv-nano",
+        num_views=1,
+        train=train,
+    )
+    data = json.loads((recipe.run(config) / "result.json").read_text())
+    student = data["students"]["reinforced"]
+    assert student["facts"]["best_chosen_on"] == "val"
+    assert student["facts"]["rows"] == 24
+    assert student["weights"]["final"]["rows"] == 6
+    again = json.loads((recipe.run(config) / "result.json").read_text())
+    assert again["students"]["reinforced"]["weights"] == student["weights"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"num_views": 4}, ConfigError, r"num_views: 4 asked for, but view set 'main' has 2"),
+        ({"views": "strong"}, CardError, r"differ from the ones asked for in transforms"),
+        ({"size": 64}, CardError, r"differ from the ones asked for in size"),
+        ({"imitate": ("x",)}, CardError, r"by teacher 'x'"),
+        ({"imitate": ("ta",), "teachers": ("x",)}, ConfigError, r"leave one of both out"),
+    ],
+)
+def test_bad_input_stored_otherwise(reinforced_pairs, tmp_path, change, error, message):
+    config = recipe.Config(store=reinforced_pairs.path, out=tmp_path, **change)
+    with pytest.raises(error, match=message):
+        recipe.settle(config, reinforced_pairs)
+
+
+def test_stored_views_decide_what_is_not_named(reinforced_pairs, tmp_path):
+    config, views = recipe.settle(
+        recipe.Config(store=reinforced_pairs.path, out=tmp_path), reinforced_pairs
+    )
+    assert config.num_views == 2
+    fewer = recipe.Config(store=reinforced_pairs.path, out=tmp_path, num_views=1, num_captions=1)
+    student = recipe.reinforced(recipe.settle(fewer, reinforced_pairs)[0])
+    assert (student.num_views, student.num_captions) == (1, 1)
+    assert list(views.transforms) == ["random_resized_crop", "rand_augment"]
+    assert config.rows == "split = 'train'"
+    made = recipe.preview(recipe.Config(store=reinforced_pairs.path, out=tmp_path))
+    assert made.value("samples seen by a student") == 1500 * 64
+
+
+def test_a_captioners_name_is_no_expression(reinforced_pairs, tmp_path):
+    config = recipe.Config(
+        store=reinforced_pairs.path, out=tmp_path, captioner="a+b", teachers=("x.safetensors",)
+    )
+    (tmp_path / "x.safetensors").touch()
+    config = replace(config, teachers=(str(tmp_path / "x.safetensors"),))
+    _, views = recipe.settle(config, reinforced_pairs)
+    wanted = recipe.reinforcement(config, views).caption_columns
+    assert re.fullmatch(wanted, "a+b")
+    assert not re.fullmatch(wanted, "aab")
 
 
 def test_bad_input_no_teachers_and_no_columns(tmp_path):

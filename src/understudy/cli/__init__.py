@@ -14,8 +14,8 @@ import sys
 # command words -> (module:function, one line of help)
 COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("demo",): ("demo:demo", "reinforce a dataset, train two students, report: the main job"),
-    ("data", "import"): ("data:import_", "make a store from files (tars, folders, tables)"),
-    ("data", "export"): ("data:export", "write a store as WebDataset or Parquet"),
+    ("data", "import"): ("data_files:import_", "make a store from files (tars, folders, tables)"),
+    ("data", "export"): ("data_files:export", "write a store as WebDataset or Parquet"),
     ("data", "info"): ("data:info", "show rows, columns, cards and versions of a store"),
     ("data", "verify"): ("data:verify", "check a store and replay its stored views"),
     ("data", "compact"): ("data:compact", "drop old versions and unfinished staging"),
@@ -23,9 +23,16 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("data", "list"): ("data:list_", "list what can be fetched, with licences and sizes"),
     ("reinforce",): ("reinforce:reinforce", "ask teachers once, store what they know"),
     ("train",): ("train:train", "train a student on a store"),
+    ("train", "captioner"): ("captioner:captioner", "train or fine-tune a captioner on a store"),
+    ("train", "scales"): ("scales:scales", "search each teacher's logit scale for distillation"),
     ("evaluate",): ("evaluate:evaluate", "zero-shot, retrieval and classification scores"),
+    ("evaluate", "dense"): ("evaluate_dense:dense", "segmentation, depth, objects by label count"),
+    ("evaluate", "compare"): ("evaluate_compare:compare", "compare pretrainings by their transfer"),
+    ("evaluate", "captions"): ("evaluate_compare:captions", "how good captions are, per arm"),
+    ("model", "import"): ("model:import_", "bring released weights into a file of this package"),
     ("model", "export"): ("model:export", "fold and write ONNX with matching preprocessing"),
-    ("model", "latency"): ("model:latency", "time models with the published protocol"),
+    ("model", "latency"): ("latency:latency", "time models with the published protocol"),
+    ("model", "ttft"): ("ttft:ttft", "time the first token of a vision-language model by part"),
     ("recipes",): ("recipes:recipes", "list the recipes"),
     ("recipes", "show"): ("recipes:show", "explain one recipe"),
     ("run",): ("recipes:run", "run a recipe on your data"),
@@ -41,7 +48,7 @@ def usage(group: str | None = None) -> str:
         lines += ["Understudy raises small models that can take the lead.", ""]
     for words, (_, summary) in COMMANDS.items():
         if group is None or words[0] == group:
-            lines.append(f"  {' '.join(words):<16} {summary}")
+            lines.append(f"  {' '.join(words):<18} {summary}")
     return "\n".join([*lines, "", "  --version        print the version"])
 
 

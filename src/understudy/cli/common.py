@@ -38,6 +38,23 @@ def take_option(argv: Sequence[str], name: str) -> tuple[str | None, list[str]]:
     return None, rest
 
 
+def take_options(argv: Sequence[str], name: str) -> tuple[list[str], list[str]]:
+    """Remove `--name VALUE ...` from `argv`; return the values (up to an option) and the rest.
+
+    Raises:
+        ConfigError: the option is there without a value.
+    """
+    if name not in argv:
+        return [], list(argv)
+    start = list(argv).index(name)
+    stop = start + 1
+    while stop < len(argv) and not argv[stop].startswith("--"):
+        stop += 1
+    if stop == start + 1:
+        raise ConfigError(f"{name} needs a value.")
+    return list(argv[start + 1 : stop]), [*argv[:start], *argv[stop:]]
+
+
 def take_flag(argv: Sequence[str], name: str) -> tuple[bool, list[str]]:
     """Remove the flag `name` from `argv`; say whether it was there."""
     return name in argv, [word for word in argv if word != name]

@@ -1,4 +1,4 @@
-"""`understudy model ...`: hand a model over, and time it."""
+"""`understudy model export|import`: hand a model over, and bring released weights in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import tyro
 
-from understudy.cli.common import note, parse, show, table
+from understudy.cli.common import note, parse, show
 from understudy.core.errors import ConfigError
 
 Positional = tyro.conf.Positional
@@ -29,6 +29,8 @@ def export(argv: Sequence[str], prog: str) -> None:
         weights: str = "auto",
         opset: int = 20,
         tolerance: float = 1e-4,
+        int8: str = "",
+        calibration: int = 64,
         data: str = "",
         weights_licence: str = "",
         data_licence: str = "",
@@ -45,11 +47,14 @@ def export(argv: Sequence[str], prog: str) -> None:
             card: write the model card.
             preprocess: `graph`: the ONNX file takes uint8 pictures and normalises inside; `file`:
                 it takes normalised floats as preprocess.json says.
-            towers: image, text; all by default.
+            towers: image, text (both by default), and map: the map of an MCi tower's last
+                convolution, a vision-language model's visual tokens.
             fold: all, or branches (the published parameter counts).
             weights: of a run's folder: auto, final, ema or best.
             opset: ONNX operator set.
             tolerance: largest difference from PyTorch allowed.
+            int8: a store whose pictures calibrate; each ONNX file is also written in eight bits.
+            calibration: how many of its pictures, evenly spaced.
             data: what the model was trained on, for the card.
             weights_licence: for the card.
             data_licence: for the card.
@@ -74,6 +79,7 @@ def export(argv: Sequence[str], prog: str) -> None:
             weights=weights,
             opset=opset,
             tolerance=tolerance,
+            int8=_pictures(int8, calibration) if int8 else (),
             facts=CardFacts(
                 data=data,
                 weights_licence=weights_licence,
@@ -86,100 +92,78 @@ def export(argv: Sequence[str], prog: str) -> None:
     parse(command, argv, prog)
 
 
-def latency(argv: Sequence[str], prog: str) -> None:
-    """Parse and run `model latency`."""
+def _pictures(path: str, count: int) -> list[Any]:
+    """Return decoded pictures of a store, evenly spaced over its rows."""
+    from understudy.data.decode import decode_many
+    from understudy.data.store import Store
+    from understudy.evaluate.images import StoreImages
+
+    if count < 1:
+        raise ConfigError(f"--calibration: expected at least 1, got {count}.")
+    images = StoreImages(Store.open(path))
+    step = max(1, len(images) // count)
+    images.rows = images.rows[::step][:count]
+    encoded, names = images.read(0, len(images))
+    return decode_many(encoded, names=names)
+
+
+def import_(argv: Sequence[str], prog: str) -> None:
+    """Parse and run `model import`."""
 
     def command(
-        models: Positional[tuple[str, ...]],
-        rounds: int = 20,
-        inferences: int = 50,
-        discard: int = 1,
-        trim: int = 10,
-        threads: int = 1,
-        dtype: str = "float32",
-        device: str = "cpu",
-        batch: int = 1,
-        fold: str = "all",
-        channels_last: bool = False,
-        resolutions: tuple[int, ...] = (),
-        towers: tuple[str, ...] = (),
+        checkpoint: Positional[Path],
+        model: str,
+        out: Path,
+        tokenizer: Path | None = None,
         json: bool = False,
     ) -> None:
-        """Time models with the published protocol; prints milliseconds a batch.
+        """Bring released weights into one file of this package, which every command takes.
+
+        `train --model OUT`, `evaluate OUT STORE`, `model export OUT`, `model latency OUT` and
+        teachers of kind `understudy` read it; the file remembers whose weights they are and the
+        input that they expect. Only tensors are read from the checkpoint, never code.
 
         Args:
-            models: names, runs' folders, weights files or ONNX files.
-            rounds: each loads the graph anew.
-            inferences: per round.
-            discard: first inferences of a round that do not count.
-            trim: lowest, and highest, latencies of a round that are dropped.
-            threads: of the processor.
-            dtype: float32, bfloat16, or float16 on cuda.
-            device: cpu or cuda.
-            batch: samples at once.
-            fold: all, branches, or no for the training form.
-            channels_last: memory layout of images.
-            resolutions: sides of the images in pixels; the models' own by default.
-            towers: image, text; all that a model has by default.
-            json: print everything as JSON.
+            checkpoint: `.safetensors`, or a `.pt`/`.bin` of plain tensors, with the original,
+                OpenCLIP's or timm's names.
+            model: our name of the model, such as mobileclip-s0.
+            out: the file that is written, `.safetensors`.
+            tokenizer: CLIP's vocabulary (bpe_simple_vocab_16e6.txt.gz or tokenizer.json), kept in
+                the file; without it a CLIP can read no texts.
+            json: print what was written as JSON.
         """
-        from understudy.compress.latency import measure, measure_onnx
-        from understudy.compress.timing import LatencyConfig
+        from understudy import models
+        from understudy.models.convert import load_released
+        from understudy.models.count import parameters
+        from understudy.models.io import save
+        from understudy.models.text.tokenizer import ClipTokenizer
 
-        if not models:
-            raise ConfigError(f"{prog}: name a model, for example '{prog} mobileclip-s0'.")
-        config = LatencyConfig(
-            rounds=rounds,
-            inferences=inferences,
-            discard=discard,
-            trim=trim,
-            threads=threads,
-            dtype=dtype,
-            device=device,
-            batch=batch,
-            fold=fold,
-            channels_last=channels_last,
-        )
-        results = []
-        for name in models:
-            note(f"timing {name}")
-            if name.endswith(".onnx"):
-                results.append(measure_onnx(name, config))
-                continue
-            model = _find(name)
-            has = [t for t in towers if t == "image" or hasattr(model, t)]
-            if towers and not has:
-                raise ConfigError(f"{name}: has no {' or '.join(towers)} tower.")
-            results += measure(
-                model, config, name=name, resolutions=resolutions, towers=has or None
-            )
-        show([r.to_dict() for r in results], json, _latency_text)
+        if out.suffix != ".safetensors":
+            raise ConfigError(f"--out {out}: expected a .safetensors file.")
+        words = None
+        if tokenizer is not None:
+            read: Any = models.config(model)
+            if not hasattr(read, "text"):
+                raise ConfigError(f"--tokenizer: '{model}' reads no texts; leave it out.")
+            words = ClipTokenizer(tokenizer, read.text.context_length)
+        loaded: Any = load_released(checkpoint, model, tokenizer=words)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save(loaded, out, {"source": checkpoint.name})
+        facts = {
+            "path": str(out),
+            "model": loaded.config.name,
+            "weights": loaded.config.weights,
+            "parameters": parameters(loaded),
+            "folded": loaded.fold_state,
+            "tokenizer": words is not None,
+        }
+        show(facts, json, _import_text)
+        if words is None and hasattr(loaded, "text"):
+            note("no tokenizer: give CLIP's vocabulary (--tokenizer) to embed texts with it")
 
     parse(command, argv, prog)
 
 
-def _find(name: str) -> Any:
-    from understudy.models.runs import find_model
-
-    return find_model(name)
-
-
-def _latency_text(results: list[dict[str, Any]]) -> str:
-    header = ("model", "tower", "size", "parameters", "mean ms", "min", "max", "p50", "p95")
-    rows = [
-        (
-            r["name"],
-            r["tower"],
-            r["size"],
-            r["parameters"] or None,
-            *(round(r[key], 3) for key in ("mean_ms", "min_ms", "max_ms", "p50_ms", "p95_ms")),
-        )
-        for r in results
-    ]
-    first = results[0]
-    facts = [
-        f"batch {first['batch']}, {first['dtype']}, {first['device']}, threads {first['threads']}",
-        "folding " + ", ".join(dict.fromkeys(r["fold"] for r in results)),
-        f"{first['rounds']} rounds of {first['inferences']}",
-    ]
-    return table(rows, header) + "\n\n" + "; ".join(facts)
+def _import_text(facts: dict[str, Any]) -> str:
+    form = "training form" if facts["folded"] == "no" else f"folded ({facts['folded']})"
+    return f"{facts['path']}: {facts['weights']}, {facts['parameters']:,} parameters, {form}"

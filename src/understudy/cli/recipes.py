@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -19,6 +20,8 @@ from understudy.cli.common import (
     take_name,
     take_option,
 )
+from understudy.cli.common import show as show_data
+from understudy.core.errors import ConfigError, MissingExtraError
 from understudy.core.files import read_json
 
 
@@ -57,26 +60,80 @@ def show(argv: Sequence[str], prog: str) -> None:
 
 
 def run(argv: Sequence[str], prog: str) -> None:
-    """Run a recipe: `understudy run NAME [STORE] [--config F] [--field value ...]`."""
+    """Run a recipe: `understudy run NAME [STORE] [--config F] [--field value ...]`.
+
+    `--dry-run` checks everything and counts what would be asked, stored and trained; `--json`
+    prints JSON.
+    """
     from understudy.recipes import RECIPES
 
     name, rest = take_name(argv, prog, "recipe")
     module = RECIPES.load(name)
-    config = parse_config(module.Config, positional_store(rest), f"{prog} {name}")
-    result = module.run(config)
-    print(f"written: {result}")
-    found = read_json(Path(result) / "result.json")
-    if "students" in found:
-        from understudy.data.store import Store
-        from understudy.report.results import write_report
-
-        page = write_report(
-            result,
-            title=f"Understudy: {name}",
-            lead=str(config.store),
-            store=Store.open(config.store),
-        )
+    dry, rest = take_flag(rest, "--dry-run")
+    as_json, rest = take_flag(rest, "--json")
+    usage = f"{prog} {name} STORE [--dry-run] [--json]"
+    config = parse_config(module.Config, positional_store(rest), usage)
+    if dry:
+        if not hasattr(module, "preview"):
+            raise ConfigError(f"{prog} {name}: this recipe cannot tell beforehand (--dry-run).")
+        made = module.preview(config)
+        print(json.dumps(made.to_dict(), indent=2) if as_json else made.text())
+        return
+    folder = Path(module.run(config))
+    found = read_json(folder / "result.json")
+    page = _report(name, folder, found, config)
+    if as_json:
+        facts = {"path": str(folder), "report": None if page is None else str(page)}
+        print(json.dumps({**facts, "result": found}, indent=2))
+        return
+    if found.get("stored"):
+        note(_stored_text(found["stored"]))
+    print(f"written: {folder}")
+    if page is not None:
         print(f"report:  {page}")
+
+
+def _stored_text(facts: Mapping[str, Any]) -> str:
+    """Return in a line what the students' views and targets are, as the cards say."""
+    kept = "".join(f", top-{k} of {teacher}" for teacher, k in facts["kept"].items())
+    transforms = ", ".join(facts["views"]["transforms"])
+    return (
+        f"stored: {facts['num_views']} views ({transforms}) of set '{facts['view_set']}'{kept}; "
+        f"{facts['total_seconds']:,.1f} s of generation"
+    )
+
+
+def _report(name: str, folder: Path, found: Mapping[str, Any], config: Any) -> Path | None:
+    """Write the page of a recipe's result, if there is one; say so where the extra is missing."""
+    from understudy.data.store import Store
+    from understudy.report.alignment import write_alignment
+    from understudy.report.latency import latency_rows
+    from understudy.report.results import write_report
+
+    title = f"Understudy: {name}"
+    try:
+        if "students" in found:
+            last = list(found["students"])[-1]
+            return write_report(
+                folder,
+                title=title,
+                lead=str(config.store),
+                store=Store.open(config.store),
+                latency=latency_rows(found["students"][last]["run"], f"{last} student"),
+            )
+        if "sweep" in found:
+            from understudy.report.vlm import write_sweep
+
+            return write_sweep(folder, title=title)
+        if "effects" in found:
+            from understudy.report.transfer import write_transfer_page
+
+            return write_transfer_page(folder, title=title)
+        if name == "ape":
+            return write_alignment(folder, title=title, lead=str(config.store))
+    except MissingExtraError as error:
+        note(f"no page: {error}")
+    return None
 
 
 def verify(argv: Sequence[str], prog: str) -> int:
@@ -93,18 +150,20 @@ def verify(argv: Sequence[str], prog: str) -> int:
         out: Path = Path("docs/claims"),
         workdir: Path = Path("runs/claims"),
         fresh: bool = False,
+        json: bool = False,
     ) -> int:
         """Train the arms of a recipe's claim, pair them by seed and print the verdict.
 
         Args:
-            scale: laptop or gpu.
+            scale: one that the claim has; `understudy recipes show NAME` lists them.
             seeds: run these seeds instead of the claim's own.
             jobs: processes that run arms side by side (one thread each).
             out: folder of the verdicts: `<out>/<scale>/<recipe>.json` and a page beside it.
             workdir: where finished arms are kept, so that a stopped run goes on.
             fresh: forget finished arms and start over.
+            json: print the verdict as JSON.
         """
-        from understudy.evaluate.claims import verify as test
+        from understudy.evaluate.claim_verify import verify as test
         from understudy.report.claims import write_page
 
         verdict = test(
@@ -116,7 +175,7 @@ def verify(argv: Sequence[str], prog: str) -> int:
             resume=not fresh,
             jobs=jobs,
         )
-        print(verdict.text())
+        show_data(verdict.to_dict(), json, lambda _: verdict.text())
         page = write_page(verdict, out / scale / f"{name}.html")
         note(f"verdict: {out / scale / f'{name}.json'}\npage:    {page}")
         return 0 if verdict.passed else 1

@@ -1,7 +1,8 @@
 """One module per paper: `Config`, `run(config)`, `CLAIM`, `PLAN`.
 
 A recipe composes stages and holds no machinery; recipes never import each other. What a recipe's
-claim or plan needs beside it stands in `<recipe>_claim.py` and `<recipe>_plan.py`.
+claim or plan needs beside it stands in `<recipe>_claim.py`, `<recipe>_plan.py` and other files
+that begin with the recipe's name.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ RECIPES = LazyTable(
     {
         "dataset-reinforcement": "understudy.recipes.dataset_reinforcement",
         "mobileclip": "understudy.recipes.mobileclip",
+        "mobileclip2": "understudy.recipes.mobileclip2",
+        "quality-captions": "understudy.recipes.quality_captions",
+        "fastvlm": "understudy.recipes.fastvlm",
         "ape": "understudy.recipes.ape",
     },
 )
@@ -27,6 +31,18 @@ PAPERS: dict[str, tuple[str, str]] = {
     "mobileclip": (
         "MobileCLIP: Fast Image-Text Models through Multi-Modal Reinforced Training",
         "2311.17049",
+    ),
+    "mobileclip2": (
+        "MobileCLIP2: Improving Multi-Modal Reinforced Training",
+        "2508.20691",
+    ),
+    "quality-captions": (
+        "CLIP with Quality Captions: A Strong Pretraining for Vision Tasks",
+        "2405.08911",
+    ),
+    "fastvlm": (
+        "FastVLM: Efficient Vision Encoding for Vision Language Models",
+        "2412.13303",
     ),
     "ape": (
         "APE: Aligning Pretrained Encoders to Quickly Learn Aligned Multimodal Representations",

@@ -12,8 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,56 +21,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from understudy.core.config import check_choice
 from understudy.core.errors import ConfigError
 from understudy.data.features import FeatureBatches, Side, read_features
 from understudy.data.sampler_distinct import DistinctSampler, group_ids
 from understudy.data.samplers import ShuffledSampler
 from understudy.data.store import Store
-from understudy.models.image.conv import ConvConfig, ConvTower
 from understudy.models.multimodal import linear_align
 from understudy.models.multimodal.aligner import Aligner, AlignerConfig, Modality
 from understudy.models.multimodal.dual import AlignedTowers
-from understudy.models.multimodal.heads import IDENTITY, LINEAR, HeadConfig
-from understudy.models.preprocess import Preprocess, to_tensor
-from understudy.models.text.ngrams import NgramConfig, NgramTokenizer, NgramTower
+from understudy.models.multimodal.heads import IDENTITY, LINEAR
+from understudy.models.preprocess import to_tensor
 from understudy.objectives.alignment import recall_at
+from understudy.recipes.ape_arm_config import ARMS, CLOSED, ArmConfig
+from understudy.recipes.ape_towers import FreshTowers, fresh_towers, ngram_towers, text_limit
+from understudy.recipes.ape_watch import watch
 from understudy.reinforce.features import preprocess_hash, read_inputs
 from understudy.reinforce.towers import text_tower
 from understudy.train.align import AlignResult, AlignStep, fit_aligner
 from understudy.train.config import TrainConfig
 
-CLOSED = ("ridge", "cca", "procrustes")
-ARMS = ("ape", "ape-tokens", "linear", "lit", "scratch", *CLOSED)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArmConfig:
-    """Say what is trained.
-
-    Attributes:
-        arm: a name of `ARMS`.
-        dim: width of the shared space; 0 takes the width of the side whose head is the identity,
-            else 256.
-        image_head: of `ape` and `ape-tokens`.
-        text_head: of `ape` and `ape-tokens`.
-        l2: penalty of `ridge` and `cca`.
-        pixels: what images go through in `scratch`.
-        tower: fresh image tower of `scratch`.
-        text_width: width of the fresh text tower of `scratch`.
-    """
-
-    arm: str = "ape"
-    dim: int = 0
-    image_head: HeadConfig = field(default_factory=HeadConfig)
-    text_head: HeadConfig = field(default_factory=HeadConfig)
-    l2: float = 1e-2
-    pixels: Preprocess = field(default_factory=lambda: Preprocess(size=32))
-    tower: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(16, 32, 64)))
-    text_width: int = 256
-
-    def __post_init__(self) -> None:
-        check_choice(self.arm, ARMS, "ape arm")
+__all__ = ["ARMS", "CLOSED", "ArmConfig", "Pairing"]
 
 
 class Pairing:
@@ -83,6 +53,7 @@ class Pairing:
         config: the arm.
         image_column: payload column of images.
         text_column: payload column of captions.
+        corpus: returns the captions that a fresh tokenizer is trained on.
         seed: of fresh weights, order and dropout.
     """
 
@@ -95,6 +66,7 @@ class Pairing:
         *,
         image_column: str = "image",
         text_column: str = "text",
+        corpus: Callable[[], Sequence[str]] = tuple,
         seed: int = 0,
     ) -> None:
         self.store, self.config, self.seed = store, config, seed
@@ -108,13 +80,24 @@ class Pairing:
             )
         self._text_tower: nn.Module | None = None
         self._text_inputs: Any = None
+        self.fresh: FreshTowers | None = None
         if config.arm == "lit":
             self._text_tower, self._text_inputs = text_tower(text)
         if config.arm == "scratch":
-            fresh = getattr(getattr(text, "module", None), "config", None)
-            ngrams = fresh if isinstance(fresh, NgramConfig) else NgramConfig()
-            self._text_tower = NgramTower(ngrams, config.text_width, seed)
-            self._text_inputs = NgramTokenizer(ngrams)
+            self.fresh = self._fresh(corpus)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self._text_tower = self.fresh.text()
+            self._text_inputs = self.fresh.inputs
+
+    def _fresh(self, corpus: Callable[[], Sequence[str]]) -> FreshTowers:
+        config, text = self.config, self.encoders["text"]
+        if config.scratch_model:
+            return fresh_towers(
+                config.scratch_model, corpus(), size=config.scratch_size,
+                vocab_size=config.vocab_size, limit=text_limit(text),
+            )  # fmt: skip
+        return ngram_towers(text, config.pixels, config.tower, config.text_width, self.seed)
 
     # -- inputs
 
@@ -132,9 +115,9 @@ class Pairing:
         rows = np.asarray(rows, np.int64)
         if modality == "text" and self._text_inputs is not None:
             return Side(rows=rows, values=self._text_inputs(self.captions(rows)).numpy())
-        if self.config.arm == "scratch":
+        if self.fresh is not None:
             images = read_inputs(self.store, self.columns["image"], "image", rows)
-            return Side(rows=rows, values=to_tensor(images, self.config.pixels).numpy())
+            return Side(rows=rows, values=to_tensor(images, self.fresh.pixels).numpy())
         encoder = self.encoders[modality]
         return read_features(
             self.store,
@@ -167,7 +150,8 @@ class Pairing:
         }.get(arm, (config.image_head, config.text_head))
         if arm == "linear" or arm in CLOSED:
             heads = (LINEAR, LINEAR)
-        fresh = {"image": config.tower.width, "text": config.text_width}
+        names = tuple(self.encoders)
+        fresh = dict(zip(names, self.fresh.widths, strict=True)) if self.fresh else {}
         image, text = (
             Modality(
                 name=name,
@@ -194,10 +178,10 @@ class Pairing:
         if self._text_tower is None:
             return aligner
         towers = {"text": self._text_tower}
-        if self.config.arm == "scratch":
+        if self.fresh is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                towers["image"] = ConvTower(self.config.tower, 0)
+                towers["image"] = self.fresh.image()
         return AlignedTowers(aligner, towers)
 
     def closed_form(self, rows: np.ndarray) -> Aligner:
@@ -226,6 +210,7 @@ class Pairing:
         duplicates: str = "positives",
         chunk: int = 0,
         order: np.ndarray | None = None,
+        resume: bool = False,
     ) -> tuple[nn.Module, AlignResult]:
         """Train the arm on rows; the model comes back with its best weights, in eval mode.
 
@@ -238,6 +223,7 @@ class Pairing:
             duplicates: see `AlignStep`; `"refuse"` also draws batches without repeats.
             chunk: rows of logits at a time.
             order: pair image i with text `order[i]`: the shuffled control.
+            resume: go on from a checkpoint in `out`, or take what is finished there.
         """
         rows = np.sort(np.asarray(rows, np.int64))
         sides = {m: self.side(m, rows) for m in ("image", "text")}
@@ -254,14 +240,7 @@ class Pairing:
             sampler = ShuffledSampler(rows, batch, train.seed)
         evaluate = None
         if held_out is not None and len(held_out):
-            kept = {m: self.side(m, held_out) for m in ("image", "text")}
-            ids = torch.from_numpy(group_ids(self.captions(held_out)))
-
-            def evaluate(model: nn.Module, step: int) -> dict[str, float]:
-                first, second = (self.embed(model, m, kept[m]) for m in ("image", "text"))
-                both = (recall_at(first, second, 1, ids), recall_at(second, first, 1, ids))
-                return {"recall@1": float(sum(both)) / 2}
-
+            evaluate = watch(self, rows, np.asarray(held_out), duplicates, train.seed)
         model = self.model()
         step = AlignStep(duplicates=duplicates, chunk=chunk)  # type: ignore[arg-type]
         done = fit_aligner(
@@ -272,6 +251,7 @@ class Pairing:
             out,
             evaluate=evaluate,
             patience=patience if evaluate else 0,
+            resume=resume,
             context={"arm": self.config.arm},
         )
         return model, done

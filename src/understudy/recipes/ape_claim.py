@@ -20,8 +20,7 @@ from understudy.curate.alignment import (
 )
 from understudy.curate.relevance import class_relevance, select_top
 from understudy.data.store import Store
-from understudy.evaluate.checks import AtMost, Check, Difference, Within
-from understudy.evaluate.claims import Arm, Claim, Context
+from understudy.evaluate.claims import Arm, AtMost, Check, Claim, Context, Difference, Within
 from understudy.evaluate.zeroshot import average_prompts
 from understudy.models.multimodal.heads import IDENTITY, HeadConfig
 from understudy.models.text.ngrams import NgramTower

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from understudy.core.errors import ConfigError
+from understudy.core.errors import ConfigError, DataError
 from understudy.core.files import write_text
-from understudy.curate.alignment import (
-    caption_key,
-    image_key,
-    leaks,
-    mix_sources,
-    repeats,
-    report_on,
-    write_selection,
-)
+from understudy.curate.alignment import mix_sources, near, near_repeats, write_selection
+from understudy.curate.alignment_report import report_on
+from understudy.curate.keys import caption_key, image_key, leaks, repeats
 from understudy.curate.relevance import Selection, balanced_quota, class_relevance, select_top
 from understudy.recipes.ape_steps import Steps
 
@@ -36,6 +31,64 @@ def _relevance(steps: Steps, pool: np.ndarray) -> np.ndarray:
     return class_relevance(features, targets, owner, int(owner.max()) + 1)
 
 
+@dataclass(frozen=True)
+class Clean:
+    """Which pairs of the pool may be chosen, and why the others may not.
+
+    Attributes:
+        images: bool [N], the image is one of the test set's.
+        captions: bool [N], the caption is.
+        leaked: bool [N], what of both counts.
+        twice: bool [N], an earlier pair has the same image and caption.
+        close: bool [N], the image is nearly an earlier one, or nearly a test image.
+    """
+
+    images: np.ndarray
+    captions: np.ndarray
+    leaked: np.ndarray
+    twice: np.ndarray
+    close: np.ndarray
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Pairs that may be chosen."""
+        return ~(self.leaked | self.twice | self.close)
+
+    def why(self) -> str:
+        """Return in words how many are left out."""
+        return (
+            f"of {len(self.leaked):,} pairs {int(self.leaked.sum()):,} share image or caption with "
+            f"the test set ({int(self.images.sum()):,} images, {int(self.captions.sum()):,} "
+            f"captions; leaks_by says which count), {int(self.twice.sum()):,} are repeats, "
+            f"{int(self.close.sum()):,} near repeats"
+        )
+
+
+def _clean(steps: Steps, pool: np.ndarray, keys: list[str], captions: list[str]) -> Clean:
+    config, test = steps.config, steps.rows["test"]
+    column = config.image_column
+    held = steps.store.take(test, [column])[column].to_pylist() if len(test) else []
+    images = leaks(keys, [image_key(data) for data in held])
+    # Captions that are made of labels repeat by nature; they give no test pair away.
+    own = [
+        caption_key(text)
+        for text, made in zip(steps.texts.of(test), steps.texts.from_labels(test), strict=True)
+        if not made
+    ]
+    said = leaks([caption_key(c) for c in captions], own) & ~steps.texts.from_labels(pool)
+    leaked = {"image": images, "caption": said, "both": images | said}[config.leaks_by]
+    twice = repeats([f"{k} {caption_key(c)}" for k, c in zip(keys, captions, strict=True)])
+    close = np.zeros(len(pool), bool)
+    if config.near_repeats:
+        encoder = steps.encoder("image")
+        features = steps.features(encoder, "image", pool)
+        close = near_repeats(features, config.near_repeats)
+        if len(test):
+            targets = steps.features(encoder, "image", test)
+            close |= near(features, targets, config.near_repeats)
+    return Clean(images, said, leaked, twice & ~leaked, close & ~leaked & ~twice)
+
+
 def curate(steps: Steps) -> dict[str, Any]:
     """Choose pairs, write the decision beside the rows, return the report.
 
@@ -46,15 +99,18 @@ def curate(steps: Steps) -> dict[str, Any]:
     config, pool = steps.config, steps.rows["pool"]
     if not config.total:
         raise ConfigError("ape: say how many pairs curation is to choose (total).")
-    table = steps.store.take(pool, [config.image_column, config.text_column])
-    images = table[config.image_column].to_pylist()
-    captions = table[config.text_column].to_pylist()
+    images = steps.store.take(pool, [config.image_column])[config.image_column].to_pylist()
+    captions = [text or "" for text in steps.texts.of(pool)]
     keys = [image_key(data) for data in images]
-    test = steps.store.take(steps.rows["test"], [config.image_column])[config.image_column]
-    leaked = leaks(keys, [image_key(data) for data in test.to_pylist()])
-    twice = repeats([f"{k} {caption_key(c)}" for k, c in zip(keys, captions, strict=True)])
+    clean = _clean(steps, pool, keys, captions)
     relevance = _relevance(steps, pool)
-    chosen, sources = _select(steps, pool, relevance, ~leaked & ~twice)
+    if clean.usable.sum() < config.total:
+        raise DataError(
+            f"curation: {config.total} pairs were asked of a pool with "
+            f"{int(clean.usable.sum())} usable rows ({clean.why()}); lower the number or give a "
+            "larger pool."
+        )
+    chosen, sources = _select(steps, pool, relevance, clean.usable)
     by_class = config.relevance == "text"
     encoder = steps.encoder(config.relevance)
     report = report_on(
@@ -63,11 +119,14 @@ def curate(steps: Steps) -> dict[str, Any]:
         keys,
         chosen.coverage if by_class else None,
         steps.classes if by_class else (),
-        leakage=int(leaked.sum()),
-        removed_repeats=int((twice & ~leaked).sum()),
-        empty_captions=steps.empty,
+        leakage=int(clean.leaked.sum()),
+        leaked_images=int(clean.images.sum()),
+        leaked_captions=int(clean.captions.sum()),
+        removed_repeats=int(clean.twice.sum()),
+        removed_near_repeats=int(clean.close.sum()),
+        empty_captions=steps.empty["pool"],
         truncated_captions=int(getattr(encoder, "truncated", lambda _: 0)(captions)),
-        seen_names=tuple(config.seen_names),
+        seen_names=steps.seen_names(pool[chosen.rows]),
         sources=sources,
     )
     decided = {
@@ -76,6 +135,11 @@ def curate(steps: Steps) -> dict[str, Any]:
         "relevance": config.relevance,
         "target_rows": config.target_rows,
         "min_score": config.min_score,
+        "assign": config.assign,
+        "balance": config.balance,
+        "leaks_by": config.leaks_by,
+        "near_repeats": config.near_repeats,
+        "text": steps.texts.column,
         "sources": config.sources,
         "temperature": config.temperature,
         "pool": config.train_rows,
@@ -102,7 +166,11 @@ def _select(
     steps: Steps, pool: np.ndarray, relevance: np.ndarray, usable: np.ndarray
 ) -> tuple[Selection, dict[str, int]]:
     config = steps.config
-    common: dict[str, Any] = {"min_score": config.min_score}
+    common: dict[str, Any] = {
+        "min_score": config.min_score,
+        "assign": config.assign,
+        "balance": config.balance,
+    }
     if not config.sources:
         return select_top(relevance, config.total, usable=usable, **common), {}
     names = np.array(steps.store.take(pool, ["source"])["source"].to_pylist())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from understudy.core.config import check_choice
 from understudy.core.errors import ConfigError
-from understudy.evaluate.plans import Plan, add_cost, hours_for, inference_flop
-from understudy.models.multimodal.aligner_config import Modality
+from understudy.evaluate.plans import Plan, add_cost, hours_for, inference_flop, training_flop
 from understudy.models.multimodal.heads import HeadConfig, head_parameters
-from understudy.train.config import TrainConfig
 
 PAPER = "2210.03927"
 PEAK_FLOP_PER_S, UTILISATION = 312e12, 0.35
@@ -32,7 +30,10 @@ class Budget:
         image_head: on the image side.
         text_head: on the text side.
         itemsize: bytes per cached number.
-        encoder_macs: multiply-accumulates of both encoders for one pair.
+        encoder_macs: multiply-accumulates of the frozen encoders for one pair; 0 if not counted.
+        tower_macs: multiply-accumulates of the towers that learn, for one pair; 0 for none.
+        cached: sides whose features are cached.
+        uncounted: encoders whose cost is not known: table look-ups, or not computed by torch.
     """
 
     pairs: float
@@ -46,11 +47,20 @@ class Budget:
     text_head: HeadConfig = field(default_factory=HeadConfig)
     itemsize: int = 2
     encoder_macs: float = 0.0
+    tower_macs: float = 0.0
+    cached: tuple[str, ...] = ("image", "text")
+    uncounted: tuple[str, ...] = ()
+
+    @property
+    def cache_numbers(self) -> dict[str, int]:
+        """Cached numbers of a pair, by side."""
+        numbers = {"image": self.image_dim, "text": self.text_dim * (1 + self.tokens)}
+        return {side: numbers[side] for side in self.cached}
 
     @property
     def cache_bytes(self) -> float:
         """N (d_I + d_T) x itemsize pooled; token level adds T d_T per caption."""
-        return self.pairs * self.itemsize * (self.image_dim + self.text_dim * (1 + self.tokens))
+        return self.pairs * self.itemsize * sum(self.cache_numbers.values())
 
     @property
     def head_parameters(self) -> tuple[int, int]:
@@ -98,45 +108,14 @@ SIZES: Mapping[str, Budget] = {
 }
 
 
-def budget_of(
-    sides: Sequence[Modality], dim: int, train: TrainConfig, pairs: int, tokens: int, itemsize: int
-) -> Budget:
-    """Return the budget of a run.
-
-    Args:
-        sides: image and text, with their heads.
-        dim: width of the shared space.
-        train: steps and batch.
-        pairs: how many are trained on.
-        tokens: cached tokens a caption; 0 for pooled vectors.
-        itemsize: bytes per cached number.
-    """
-    image, text = sides
-    return Budget(
-        pairs=pairs,
-        image_dim=image.in_dim,
-        text_dim=text.in_dim,
-        batch=min(train.batch_size or pairs, pairs),
-        steps=train.steps,
-        dim=dim,
-        tokens=int(tokens),
-        image_head=image.head,
-        text_head=text.head,
-        itemsize=itemsize,
-    )
-
-
 def add_budget(made: Plan, budget: Budget) -> None:
     """Append the rows of a run's budget; what `run` writes before it trains."""
     image, text = budget.head_parameters
-    tokens = f" (1 + {budget.tokens} tokens)" if budget.tokens else ""
     made.add("pairs", budget.pairs, "pairs")
-    made.add(
-        "feature cache",
-        budget.cache_bytes,
-        "B",
-        formula=f"N x ({budget.image_dim} + {budget.text_dim}{tokens}) x {budget.itemsize}",
-    )
+    if budget.cached:
+        numbers = " + ".join(f"{n:,} ({side})" for side, n in budget.cache_numbers.items())
+        formula = f"N x ({numbers}) x {budget.itemsize}"
+        made.add("feature cache", budget.cache_bytes, "B", formula=formula)
     made.add("weights of the image head", image, "", formula=budget.image_head.kind)
     made.add("weights of the text head", text, "", formula=budget.text_head.kind)
     made.add("heads per step", budget.head_flop, "FLOP", formula="6 B P")
@@ -145,17 +124,26 @@ def add_budget(made: Plan, budget: Budget) -> None:
         "training", budget.steps * (budget.head_flop + budget.logit_flop), "FLOP",
         formula=f"{budget.steps:,} steps of {budget.batch:,}",
     )  # fmt: skip
+    seen = budget.steps * budget.batch
+    if budget.tower_macs:
+        flop = training_flop(budget.tower_macs, seen)
+        made.add("training the towers", flop, "FLOP", formula="6 x MAC x steps x B")
     if budget.encoder_macs:
         once = inference_flop(budget.encoder_macs, budget.pairs)
-        seen = inference_flop(budget.encoder_macs, budget.steps * budget.batch)
+        every = inference_flop(budget.encoder_macs, seen)
         made.add("encoders, each pair once (cached)", once, "FLOP", formula="2 x MAC x N")
-        made.add("encoders, at every step (uncached)", seen, "FLOP", formula="2 x MAC x steps x B")
+        made.add("encoders, at every step (uncached)", every, "FLOP", formula="2 x MAC x steps x B")
+        made.notes.append(
+            "costs count the encoders' forward passes once, as a cache makes them; uncached "
+            "training pays them at every step."
+        )
     if budget.batch > 8000:
         made.notes.append("above 8,000 pairs a batch, split the logits (chunk).")
-    made.notes.append(
-        "costs count the encoders' forward passes once, as a cache makes them; uncached training "
-        "pays them at every step."
-    )
+    for name in budget.uncounted:
+        made.notes.append(
+            f"the cost of encoder '{name}' is not in it: it looks up a table, or torch does not "
+            "compute it."
+        )
 
 
 def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "") -> Plan:

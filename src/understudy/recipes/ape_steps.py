@@ -1,29 +1,23 @@
-"""The steps of `ape` on a user's store: cache, rank, train, evaluate; curation is beside it."""
+"""The first steps of `ape` on a user's store: rows, captions, encoders, caches, ranking."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from understudy.core.config import to_dict
 from understudy.core.errors import ConfigError, DataError
-from understudy.core.files import write_json, write_text
+from understudy.core.files import write_text
 from understudy.core.seeds import rng
-from understudy.curate.alignment import caption_key
+from understudy.curate.keys import caption_key
 from understudy.curate.relevance import check_classes
-from understudy.data.features import read_features, token_column
-from understudy.data.sampler_distinct import group_ids
+from understudy.data.features import read_features
 from understudy.evaluate.alignment import rank_pairs, rank_table
-from understudy.evaluate.plans import Plan
-from understudy.evaluate.retrieval import retrieval_metrics
-from understudy.evaluate.zeroshot import average_prompts, zeroshot_metrics
-from understudy.models.multimodal.aligner import Aligner, load_aligner, save_aligner
-from understudy.recipes.ape_arms import CLOSED, ArmConfig, Pairing
-from understudy.recipes.ape_plan import add_budget, budget_of
+from understudy.recipes.ape_arm_config import TEMPLATES, ArmConfig
+from understudy.recipes.ape_arms import Pairing
+from understudy.recipes.ape_texts import Texts
 from understudy.reinforce.encoder_specs import make_encoder
 from understudy.reinforce.features import cache_features, read_inputs
 
@@ -48,7 +42,8 @@ class Steps:
         self.chosen = {"image": 0, "text": 0}
         self.model: Any = None
         self.curation: dict[str, Any] = {}
-        self.empty = 0
+        self.empty: dict[str, int] = {}
+        self.texts = Texts(config, store)
 
     # -- rows and encoders
 
@@ -61,7 +56,10 @@ class Steps:
 
     @cached_property
     def rows(self) -> dict[str, np.ndarray]:
-        """Row numbers of `pool`, `val` and `test`, disjoint; empty captions are counted away."""
+        """Row numbers of `pool`, `val` and `test`, disjoint; empty captions are counted away.
+
+        How many each part lost so is in `empty`.
+        """
         config = self.config
         test, val = self._where(config.test_rows, "test"), self._where(config.val_rows, "val")
         pool = self._where(config.train_rows, "train")
@@ -72,27 +70,30 @@ class Steps:
             val = np.sort(rng("ape-val", config.seed).permutation(pool)[: len(pool) // 10])
             pool = np.setdiff1d(pool, val)
         found = {"pool": pool, "val": val, "test": np.setdiff1d(test, val)}
-        return {name: self._captioned(rows) for name, rows in found.items()}
+        return {name: self._captioned(name, rows) for name, rows in found.items()}
 
-    def _captioned(self, rows: np.ndarray) -> np.ndarray:
-        if not len(rows):
-            return rows
-        texts = self.store.take(rows, [self.config.text_column])[self.config.text_column]
-        said = np.array([bool(caption_key(text)) for text in texts.to_pylist()])
-        self.empty += int((~said).sum())
+    def _captioned(self, part: str, rows: np.ndarray) -> np.ndarray:
+        said = np.array([bool(caption_key(text)) for text in self.texts.of(rows)], dtype=bool)
+        self.empty[part] = int((~said).sum())
         return rows[said]
+
+    def counts(self) -> dict[str, Any]:
+        """Return pairs by part, and how many were left out because their caption is empty."""
+        pairs = {part: len(rows) for part, rows in self.rows.items()}
+        return {**pairs, "empty_captions": dict(self.empty)}
 
     @cached_property
     def encoders(self) -> dict[str, list[Any]]:
         """The encoders of each side."""
         config = self.config
-        columns = {"image": config.image_column, "text": config.text_column}
         if not len(self.rows["pool"]):
             raise DataError(f"{self.store.path}: no row with a caption to train on.")
+        rows = self.rows["pool"][:FIT_ROWS]
 
         def inputs(side: str) -> Any:
-            rows = self.rows["pool"][:FIT_ROWS]
-            return lambda: read_inputs(self.store, columns[side], side, rows)
+            if side == "text":
+                return lambda: self.texts.of(rows)
+            return lambda: read_inputs(self.store, config.image_column, side, rows)
 
         lines = {"image": config.image_encoders, "text": config.text_encoders}
         for side, some in lines.items():
@@ -113,7 +114,7 @@ class Steps:
         used = np.sort(np.concatenate(list(self.rows.values())))
         if config.target_rows:
             used = np.union1d(used, self.store.where(config.target_rows))
-        columns = {"image": config.image_column, "text": config.text_column}
+        columns = {"image": config.image_column, "text": self.texts.write()}
         reports = []
         for side, encoders in self.encoders.items():
             for encoder in encoders:
@@ -159,14 +160,18 @@ class Steps:
         return self.config.classes or (stored if len({*stored}) == len(stored) else ())
 
     def prompts(self) -> tuple[list[str], np.ndarray]:
-        """Return all prompts and the class of each."""
+        """Return all prompts and the class of each.
+
+        The store's own prompts are used where neither classes nor templates are given.
+        """
         names = check_classes(self.classes)
-        kept = self.store.meta.get("prompts") if not self.config.classes else None
+        given = self.config.classes or self.config.templates != TEMPLATES
+        kept = None if given else self.store.meta.get("prompts")
         groups = kept or [[t.replace("{}", n) for t in self.config.templates] for n in names]
         owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
         return [text for group in groups for text in group], owner
 
-    # -- train, evaluate
+    # -- the arm
 
     @cached_property
     def pairing(self) -> Pairing:
@@ -178,6 +183,9 @@ class Steps:
             image_head=config.image_head,
             text_head=config.text_head,
             l2=config.l2,
+            scratch_model=config.scratch_model,
+            scratch_size=config.scratch_size,
+            vocab_size=config.vocab_size,
         )
         return Pairing(
             self.store,
@@ -185,7 +193,8 @@ class Steps:
             self.encoder("text"),
             arm,
             image_column=config.image_column,
-            text_column=config.text_column,
+            text_column=self.texts.column,
+            corpus=lambda: self.texts.of(self.rows["pool"]),
             seed=config.seed,
         )
 
@@ -202,98 +211,12 @@ class Steps:
         pool = self.rows["pool"]
         return pool[self.store.array(column, pool)]
 
-    def _budget(self, rows: np.ndarray) -> None:
-        text = self.encoder("text")
-        column = token_column(text.name, "text")
-        tokens = self.pairing.tokens and self.store.card(column).config["shape"][0]
-        size = 4 if self.config.dtype == "float32" else 2
-        budget = budget_of(
-            self.pairing.modalities(), self.pairing.dim, self.config.train, len(rows), tokens, size
-        )
-        plan = Plan(recipe="ape", scale="this run")
-        add_budget(plan, budget)
-        write_text(self.config.out / "budget.txt", plan.text() + "\n")
-        write_json(self.config.out / "budget.json", plan.to_dict())
+    def seen_names(self, rows: np.ndarray) -> tuple[str, ...]:
+        """Return the target classes that are no longer zero-shot when rows are trained on.
 
-    def train(self) -> dict[str, Any]:
-        """Train the arm and write `aligner.safetensors`."""
-        config, rows = self.config, self.training_rows()
-        start = time.perf_counter()
-        facts: dict[str, Any] = {"arm": config.arm, "pairs": len(rows)}
-        if config.arm in CLOSED:
-            self.model = self.pairing.closed_form(rows)
-        else:
-            self._budget(rows)
-            self.model, done = self.pairing.train(
-                rows,
-                replace(config.train, seed=config.seed),
-                config.out / "run",
-                held_out=self.rows["val"],
-                patience=config.patience,
-                duplicates=config.duplicates,
-                chunk=config.chunk,
-            )
-            batch = min(config.train.batch_size or len(rows), len(rows))
-            facts |= {
-                "trainable": done.trainable,
-                "steps": done.steps,
-                "pairs_seen": done.steps * batch,
-                "best_recall@1": done.best,
-                "best_step": done.best_step,
-                "stopped_early": done.stopped_early,
-                "curve": [[step, found["recall@1"]] for step, found in done.curve],
-            }
-        facts["seconds"] = round(time.perf_counter() - start, 2)
-        aligner = self.model if isinstance(self.model, Aligner) else self.model.aligner
-        manifest = {
-            "inputs": "features",
-            "arm": config.arm,
-            "curation": self.curation,
-            "training": {k: v for k, v in facts.items() if k != "curve"},
-            "encoders": {
-                "image": list(config.image_encoders)[self.chosen["image"]],
-                "text": list(config.text_encoders)[self.chosen["text"]],
-            },
-        }
-        save_aligner(aligner, config.out / "aligner.safetensors", manifest)
-        if aligner is not self.model:
-            from safetensors.torch import save_file
-
-            save_file(self.model.state_dict(), config.out / "towers.safetensors")
-        return facts
-
-    def _load(self) -> Any:
-        if self.config.arm in ("lit", "scratch"):
-            from safetensors.torch import load_file
-
-            model = self.pairing.model()
-            model.load_state_dict(load_file(self.config.out / "towers.safetensors"))
-            return model.eval()
-        return load_aligner(self.config.out / "aligner.safetensors")
-
-    def evaluate(self) -> dict[str, Any]:
-        """Score retrieval on `test`, and zero-shot where there are classes and labels."""
-        config, rows = self.config, self.rows["test"]
-        if not len(rows):
-            raise DataError(f"{self.store.path}: no test pairs; give --test-rows, an SQL filter.")
-        model = self.model if self.model is not None else self._load()
-        pairing = self.pairing
-        sides = {m: pairing.side(m, rows) for m in ("image", "text")}
-        images, texts = (pairing.embed(model, m, s) for m, s in sides.items())
-        ids = group_ids(pairing.captions(rows))
-        found: dict[str, Any] = {"pairs": len(rows)}
-        found |= retrieval_metrics(images, texts, ids, image_ids=ids)
-        train = self.training_rows()
-        few = train[: len(rows)]
-        found["recall_gap"] = pairing.recall(model, few) - pairing.recall(model, rows[: len(few)])
-        if self.classes and config.labels in self.store.columns:
-            prompts, owner = self.prompts()
-            vectors = pairing.embed(model, "text", pairing.text_side(prompts))
-            weights = average_prompts(vectors, np.bincount(owner).tolist())
-            labels = self.store.array(config.labels, rows)
-            known = (labels >= 0) & (labels < len(self.classes))
-            if known.any():
-                found["zeroshot"] = zeroshot_metrics(
-                    images[np.flatnonzero(known)], labels[known], weights
-                )
-        return to_dict(found)
+        Those that the configuration names, and those that captions made from labels contain.
+        """
+        made = self.texts.label_names(rows)
+        named = {caption_key(name) for name in self.config.seen_names}
+        found = [c for c in self.classes if caption_key(c) in made | named]
+        return tuple(dict.fromkeys([*self.config.seen_names, *found]))

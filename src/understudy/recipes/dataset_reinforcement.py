@@ -18,6 +18,7 @@ claim (7 arms, 5 seeds) takes about a quarter of an hour on two.
 The algorithm, as `run` goes through it:
 
 1. reinforce once: NS views an image, P = mean_m softmax(f_m(view)), keep (parameters, top-K of P);
+   what is stored already decides views, NS and K, unless they are named: then it must be equal;
 2. train: with probability p a stored view and KL(q || softmax(z)), q = densify(top-K); otherwise
    the plain image, augmented, with its one-hot label;
 3. beside it, the plain run of equal budget: fresh views of the same kind, labels smoothed by 0.1;
@@ -28,43 +29,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from understudy.core.config import check_choice, to_dict
+from understudy.core.config import to_dict
 from understudy.core.errors import ConfigError
 from understudy.data.view_config import ViewConfig
 from understudy.recipes.dataset_reinforcement_claim import CLAIM
 from understudy.recipes.dataset_reinforcement_plan import plan as PLAN
+from understudy.recipes.dataset_reinforcement_plan import preview
+from understudy.recipes.dataset_reinforcement_views import MIX, ORDINARY, views
 from understudy.train.classifier_config import ClassifierStudentConfig
 from understudy.train.config import TrainConfig
 
-__all__ = ["CLAIM", "PLAN", "Config", "plain", "reinforced", "reinforcement", "run", "views"]
+if TYPE_CHECKING:
+    from understudy.data.store import Store
 
-_CROP: dict[str, dict] = {"random_resized_crop": {}, "random_horizontal_flip": {}}
-_RA_RE: dict[str, dict] = {"rand_augment": {}, "random_erase": {"p": 0.25}}
-_MIX: dict[str, dict] = {"mixup": {"p": 0.5}, "cutmix": {"p": 0.5}}
-VARIANTS: dict[str, dict[str, dict]] = {
-    "rrc": _CROP,
-    "mix": {**_CROP, **_MIX},
-    "ra-re": {**_CROP, **_RA_RE},
-    "mix-ra-re": {**_CROP, **_RA_RE, **_MIX},
-}
-"""The published kinds of view: crop; with mixing; with RandAugment and erasing (the recommended
-middle); with both."""
+__all__ = ["CLAIM", "PLAN", "Config", "preview", "run", "settle", "views"]
 
-
-def views(variant: str, size: int, **changes: dict[str, Any] | None) -> ViewConfig:
-    """Return a published kind of view with some transforms changed.
-
-    Args:
-        variant: a key of `VARIANTS`.
-        size: side in pixels.
-        **changes: options by transform; None leaves a transform out.
-    """
-    check_choice(variant, VARIANTS, "variant")
-    transforms = {**VARIANTS[variant], **{k: v for k, v in changes.items() if v is not None}}
-    kept = {k: v for k, v in transforms.items() if changes.get(k, v) is not None}
-    return ViewConfig(size=size, transforms=kept)
+DEFAULTS: dict[str, Any] = {"variant": "ra-re", "num_views": 50, "kept": 5}
+"""What is taken where neither the configuration nor the store says anything."""
 
 
 def _budget() -> TrainConfig:
@@ -88,22 +71,28 @@ class Config:
     """Say what is reinforced and who is trained on it.
 
     Attributes:
-        store: labelled images with a split `test`.
+        store: labelled images with a split `test`; a split `val`, if there is one, chooses the best
+            weights.
         out: folder of the runs and of `result.json`.
         teachers: weights files or runs of classifiers; their probabilities are averaged. Not needed
             where the store holds the view set's probabilities already.
+        teacher: whose stored probabilities are imitated, where there are no `teachers`; empty for
+            the only one there is.
         model: student, a key of `understudy.models.MODELS`, a weights file or a run.
-        variant: kind of stored view: rrc, mix, ra-re or mix-ra-re.
+        variant: kind of stored view: rrc, mix, ra-re or mix-ra-re; empty takes what is stored, else
+            ra-re.
         flip: whether views may be mirrored (not for digits).
         view_set: name of the set of stored views.
-        num_views: NS, stored views an image.
-        kept: K, probabilities kept of each view.
+        num_views: NS, stored views an image; 0 takes what is stored, else 50. Of more that are
+            stored the first ones are used.
+        kept: K, probabilities kept of each view; 0 takes what is stored, else 5.
+        rescale: allow stored views of another size than the student's input.
         p: probability that a step uses the stored view and target of a row.
         smoothing: label smoothing of the plain run.
         mixup_alpha: batch MixUp of the plain run; 0 for none.
         cutmix_alpha: batch CutMix of the plain run; 0 for none.
         rows: SQL filter of the rows that are reinforced and trained on; empty takes the split
-            `train` if there is one, else everything that is not `test`.
+            `train` if there is one, else everything that is neither `val` nor `test`.
         train: budget of both students: steps, batch in images, learning rate.
         seed: of views, weights and order.
     """
@@ -111,12 +100,14 @@ class Config:
     store: Path
     out: Path = Path("runs/dataset-reinforcement")
     teachers: tuple[str, ...] = ()
+    teacher: str = ""
     model: str = "cnn-small"
-    variant: Literal["rrc", "mix", "ra-re", "mix-ra-re"] = "ra-re"
+    variant: Literal["", "rrc", "mix", "ra-re", "mix-ra-re"] = ""
     flip: bool = True
     view_set: str = "main"
-    num_views: int = 50
-    kept: int = 5
+    num_views: int = 0
+    kept: int = 0
+    rescale: bool = False
     p: float = 0.99
     smoothing: float = 0.1
     mixup_alpha: float = 0.0
@@ -126,14 +117,68 @@ class Config:
     seed: int = 0
 
 
-def _views(config: Config, size: int) -> ViewConfig:
+def _named_views(config: Config, size: int) -> ViewConfig:
     changes: dict[str, dict[str, Any] | None] = {}
     if not config.flip:
         changes["random_horizontal_flip"] = None
-    return views(config.variant, size, **changes)
+    return views(config.variant or DEFAULTS["variant"], size, **changes)
 
 
-def reinforcement(config: Config, size: int) -> Any:
+def settle(config: Config, store: Store) -> tuple[Config, ViewConfig]:
+    """Return the configuration with everything decided, and the views.
+
+    What the store holds of the view set decides what the configuration leaves open; what it names
+    must be there, since a student replays exactly what is stored.
+
+    Raises:
+        CardError: the stored views are of another kind than is asked for.
+        ConfigError: more views or probabilities than are stored; views that are mirrored where they
+            may not be; neither stored probabilities nor teachers.
+    """
+    from understudy.data.splits import training_filter
+    from understudy.reinforce.stored import stored
+    from understudy.train.classifier_student import find_topk_teacher, make_classifier
+
+    if config.teachers and config.teacher:
+        raise ConfigError(
+            "teacher: it names stored probabilities, and teachers are given that will be asked; "
+            "leave one of both out."
+        )
+    known = stored(store, config.view_set)
+    if not config.teachers and (known is None or not known.kept):
+        raise ConfigError(
+            f"{config.store}: no stored probabilities of view set '{config.view_set}' and no "
+            "teachers; name trained classifiers (--teachers runs/a runs/b)."
+        )
+    names = {"rows": config.rows or training_filter(store)}
+    if config.teachers:
+        names["teacher"] = "ensemble" if len(config.teachers) > 1 else "t0"
+    else:
+        names["teacher"] = find_topk_teacher(store, reinforced(config))
+    config = replace(config, **names)
+    if known is None:
+        bare = ClassifierStudentConfig(model=config.model, learn="labels")
+        size = make_classifier(store, bare).preprocess.size
+        open_ = {name: value for name, value in DEFAULTS.items() if not getattr(config, name)}
+        return replace(config, **open_), _named_views(config, size)
+    asked = _named_views(config, known.views.size) if config.variant else None
+    known.require(
+        views=asked, num_views=config.num_views, kept=config.kept, teacher=config.teacher,
+        grows=bool(config.teachers),
+    )  # fmt: skip
+    if not config.flip and "random_horizontal_flip" in known.views.transforms:
+        raise ConfigError(
+            f"flip: views of set '{config.view_set}' are mirrored at random; reinforce under "
+            "another view_set, or leave --no-flip out."
+        )
+    found = {
+        "num_views": config.num_views or known.num_views,
+        "kept": config.kept or known.kept.get(config.teacher, DEFAULTS["kept"]),
+    }
+    return replace(config, **found), known.views
+
+
+def reinforcement(config: Config, views: ViewConfig) -> Any:
     """Return what the teachers are asked for: NS views, top-K of their averaged probabilities."""
     from understudy.models.runs import weights_path
     from understudy.reinforce.config import ReinforceConfig, TeacherSpec
@@ -141,7 +186,7 @@ def reinforcement(config: Config, size: int) -> Any:
     return ReinforceConfig(
         view_set=config.view_set,
         num_views=config.num_views,
-        views=_views(config, size),
+        views=views,
         teachers=tuple(
             TeacherSpec(name=f"t{i}", path=str(weights_path(path)), outputs=("topk",))
             for i, path in enumerate(config.teachers)
@@ -153,27 +198,41 @@ def reinforcement(config: Config, size: int) -> Any:
     )
 
 
-def reinforced(config: Config) -> ClassifierStudentConfig:
-    """Return the student that learns from stored views and probabilities."""
+def reinforced(config: Config, views: ViewConfig | None = None) -> ClassifierStudentConfig:
+    """Return the student that learns from stored views and probabilities.
+
+    Args:
+        config: settled, see `settle`.
+        views: the stored ones; their crop and flip also make the plain images of probability 1 - p.
+    """
+    kept = {} if views is None else views.transforms
     return ClassifierStudentConfig(
         model=config.model,
         learn="topk",
         view_set=config.view_set,
+        teacher=config.teacher,
+        num_views=config.num_views,
+        k=config.kept,
         p=config.p,
-        augment={k: {} for k in _CROP if config.flip or k != "random_horizontal_flip"},
+        augment={k: dict(v) for k, v in kept.items() if k in ORDINARY},
+        rescale=config.rescale,
         rows=config.rows,
         train=config.train,
         seed=config.seed,
     )
 
 
-def plain(config: Config, size: int) -> ClassifierStudentConfig:
-    """Return the student of equal budget that learns from labels and fresh views."""
-    unmixed = {k: v for k, v in _views(config, size).transforms.items() if k not in _MIX}
+def plain(config: Config, views: ViewConfig) -> ClassifierStudentConfig:
+    """Return the student of equal budget that learns from labels and fresh views of that kind."""
+    unmixed = {k: dict(v) for k, v in views.transforms.items() if k not in MIX}
     return replace(
-        reinforced(config),
+        reinforced(config, views),
         learn="labels",
         view_set="",
+        num_views=0,
+        teacher="",
+        k=0,
+        rescale=False,
         augment=unmixed,
         smoothing=config.smoothing,
         mixup_alpha=config.mixup_alpha,
@@ -188,39 +247,33 @@ def run(config: Config) -> Path:
         the folder, with `plain/`, `reinforced/` and `result.json`.
 
     Raises:
-        ConfigError: neither stored probabilities nor teachers.
+        CardError, ConfigError: see `settle`.
         DataError: no rows to train or to score on.
     """
     from understudy.data.store import Store
-    from understudy.evaluate.held_out import needed_scorer
+    from understudy.evaluate.held_out import needed_scorer, watcher
     from understudy.reinforce.generate import reinforce
-    from understudy.train.classifier_student import make_classifier, train_classifier
+    from understudy.reinforce.stored import stored
+    from understudy.train.classifier_student import train_classifier
     from understudy.train.comparison import write_comparison
 
     store = Store.open(config.store)
-    evaluate = needed_scorer(store)
-    if not config.rows:
-        config = replace(config, rows=_rows(store))
-    size = make_classifier(store, reinforced(config)).preprocess.size
+    evaluate, watch = needed_scorer(store), watcher(store)
+    config, views = settle(config, store)
     report: dict[str, Any] = {}
     if config.teachers:
-        report = reinforce(store, reinforcement(config, size)).to_dict()
+        report = reinforce(store, reinforcement(config, views)).to_dict()
         store = Store.open(config.store)
-    elif not any(f".topk.{config.view_set}." in column for column in store.columns):
-        raise ConfigError(
-            f"{config.store}: no stored probabilities of view set '{config.view_set}' and no "
-            "teachers; name trained classifiers (--teachers runs/a runs/b)."
-        )
+    arms = {"plain": plain(config, views), "reinforced": reinforced(config, views)}
     students = {
-        "plain": train_classifier(store, None, plain(config, size), config.out / "plain", evaluate),
-        "reinforced": train_classifier(
-            store, None, reinforced(config), config.out / "reinforced", evaluate
-        ),
+        name: train_classifier(store, None, arm, config.out / name, evaluate, watch=watch)
+        for name, arm in arms.items()
     }
-    facts = {"recipe": "dataset-reinforcement", "config": to_dict(config), "reinforce": report}
+    known = stored(store, config.view_set)
+    facts = {
+        "recipe": "dataset-reinforcement",
+        "config": to_dict(config),
+        "reinforce": report,
+        "stored": None if known is None else known.to_dict(),
+    }
     return write_comparison(config.out, students, baseline="plain", facts=facts).parent
-
-
-def _rows(store: Any) -> str:
-    """Return a filter of the rows to learn from: the split `train`, or whatever is not `test`."""
-    return "split = 'train'" if len(store.where("split = 'train'")) else "split != 'test'"

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.core.seeds import seed_for
-from understudy.evaluate.checks import AtMost, Check, Difference, Within
-from understudy.evaluate.claims import Arm, Claim, Context
+from understudy.evaluate.claims import Arm, AtMost, Check, Claim, Context, Difference, Within
 
 STUDENT, TINY, TEACHER = "cnn-small", "cnn-tiny", "cnn-teacher"
 VIEWS: dict[str, dict[str, Any]] = {
@@ -76,7 +75,8 @@ def _budget(settings: Mapping[str, Any], steps: int, **changes: Any) -> Any:
 
 def _teacher(seed: int, k: int, store: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
     """Train one teacher on the 900 images that the test does not use."""
-    from understudy.train.classifier_student import ClassifierStudentConfig, train_classifier
+    from understudy.train.classifier_config import ClassifierStudentConfig
+    from understudy.train.classifier_student import train_classifier
 
     config = ClassifierStudentConfig(
         model=TEACHER,

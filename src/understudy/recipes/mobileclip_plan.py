@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from understudy.core.config import check_choice
-from understudy.core.errors import ConfigError
-from understudy.evaluate.plans import (
-    Plan,
-    add_cost,
-    amortised,
-    embedding_bytes,
-    inference_flop,
-    training_flop,
-    transformer_macs,
+from understudy.evaluate.pair_plans import (
+    NOTES,
+    PairSet,
+    Published,
+    add_generation,
+    add_rate,
+    add_samples,
+    add_storage,
+    add_student,
+    add_towers,
 )
+from understudy.evaluate.plan_runs import add_reinforcement, add_training
+from understudy.evaluate.plans import Plan, add_cost, amortised
+
+if TYPE_CHECKING:
+    from understudy.recipes.mobileclip import Config
 
 PAPER = "2311.17049"
 CAPTIONS = 5
 TEACHERS = ("ViT-L/14 openai", "ViT-L/14 datacomp_xl_s13b_b90k")
 TEACHER_DIM = 768
-CAPTION_TOKENS = 20
-"""Mean length of a synthetic caption, in tokens: an assumption of the generation's cost."""
-TIMED_PAIRS, TIMED_HOURS, TIMED_DEVICES = 12_800_000, 1.3, 8
-"""12.8 M pairs on 8 A100 take 1.3 h, plain or reinforced, with ViT-B/16 (Time per epoch, 12M)."""
-PEAK_FLOP_PER_S = 312e12
 STUDENTS = (1, 4)
 
 
@@ -70,6 +71,17 @@ TOWERS = {
 }
 """Published parameters of the folded towers."""
 
+MACS = {"mobileclip-s0": 2.4e9, "mobileclip-s1": 4.7e9, "mobileclip-s2": 7.8e9}
+"""Published multiply-accumulates of the image towers at 256 px, which the paper calls FLOPs."""
+
+MILLISECONDS = {
+    "mobileclip-s0": (1.5, 1.6),
+    "mobileclip-s1": (2.5, 3.3),
+    "mobileclip-s2": (3.6, 3.3),
+    "mobileclip-b": (10.4, 3.3),
+}
+"""Published latency of image and text tower: iPhone 12 Pro Max, Core ML, batch 1."""
+
 
 def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "mobileclip-s0") -> Plan:
     """Count reinforced pairs and the training of one student on them; run nothing.
@@ -85,9 +97,25 @@ def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "mobile
     check_choice(scale, SIZES, "plan of mobileclip, scale")
     size = SIZES[scale]
     made = Plan(recipe="mobileclip", scale=scale)
-    counted = _model(made, model)
-    _storage(made, size)
-    hours = _hours(made, size, counted)
+    published = Published(
+        parameters=TOWERS.get(model, (None, None)),
+        macs=MACS.get(model),
+        milliseconds=MILLISECONDS.get(model),
+    )
+    trained = add_towers(made, model, published, PAPER)
+    pairs = PairSet(
+        pairs=size.pairs,
+        views=size.views,
+        captions=CAPTIONS,
+        dims=(TEACHER_DIM,) * len(TEACHERS),
+        name="DataCompDR",
+        added_bytes=size.added_bytes,
+    )
+    add_storage(made, pairs, TEACHERS, PAPER)
+    seen = add_samples(made, size.pairs, size.steps, size.batch, PAPER, size.seen)
+    achieved = add_rate(made)
+    generation = add_generation(made, pairs) / achieved / 3600
+    hours = (generation, add_student(made, trained, seen) / achieved / 3600)
     add_cost(made, {"generation": hours[0], "one student": hours[1]}, price_per_hour)
     for count in STUDENTS:
         made.add(
@@ -103,110 +131,46 @@ def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "mobile
         formula=f"on {size.devices} devices",
         source=f"{PAPER}, training details",
     )
-    made.notes += [
-        "device hours use the share of the peak that the paper's own time implies: 12.8 M pairs "
-        f"in {TIMED_HOURS} h on {TIMED_DEVICES} A100 with ViT-B/16.",
-        f"captioning is counted at {CAPTION_TOKENS} tokens per caption with cached keys.",
-        "published storage is of gzip-compressed pickles, with texts; ours is uncompressed.",
-        "a seen sample is one view, its real caption and one synthetic caption.",
-    ]
+    made.notes += NOTES
     return made
 
 
-def _model(made: Plan, model: str) -> tuple[Any, int]:
-    """Add rows of the student; return its counts and the reference tower's cost per sample."""
-    from understudy import models
-    from understudy.models.count import count_towers
-    from understudy.models.multimodal.clip import CLIPConfig
+def preview(config: Config) -> Plan:
+    """Count what `run` would ask, store and train on the user's data; write nothing.
 
-    config = models.config(model)
-    if not isinstance(config, CLIPConfig):
-        raise ConfigError(f"plan of mobileclip: '{model}' is no CLIP; give mobileclip-s0, say.")
-    trained, folded = count_towers(config), count_towers(config, "branches")
-    published = TOWERS.get(model, (None, None))
-    for tower, paper in zip(("image", "text"), published, strict=True):
-        form = f"parameters of the {tower} tower"
-        made.add(f"{form}, training form", trained[tower].parameters, "", formula=model)
-        made.add(
-            f"{form}, folded",
-            folded[tower].parameters,
-            "",
-            formula="branches summed, exact",
-            source=f"{PAPER}, model sizes" if paper else "",
-            published=paper,
-        )
-    for tower, what in (("image", f"{config.preprocess.size} px"), ("text", "one caption")):
-        made.add(f"forward pass of the {tower} tower", folded[tower].macs, "MAC", formula=what)
-    timed = count_towers(models.config("mobileclip-b"))
-    return trained, timed["image"].macs + 2 * timed["text"].macs
+    Raises:
+        UnderstudyError: whatever `run` would refuse before its first step.
+    """
+    from understudy.data.store import Store
+    from understudy.evaluate.held_out import needed_scorer
+    from understudy.models.count import count_towers, parameters
+    from understudy.recipes.mobileclip import reinforced, reinforcement, settle
+    from understudy.reinforce.plan import plan as count
+    from understudy.train.student import make_student
+    from understudy.train.student_batches import train_rows
 
-
-def _storage(made: Plan, size: _Size) -> None:
-    from understudy.data.views import ViewPipeline
-    from understudy.recipes.mobileclip import views
-
-    dim = len(TEACHERS) * TEACHER_DIM
-    per_pair = embedding_bytes(views=size.views, captions=CAPTIONS, dim=dim)
-    stride = ViewPipeline(views("strong", 224)).stride
-    made.add("pairs", size.pairs, "pairs", source=f"{PAPER}, DataCompDR")
-    made.add("views per image (J)", size.views, "", source=f"{PAPER}, DataCompDR")
-    made.add("captions per image (S)", CAPTIONS, "", source=f"{PAPER}, DataCompDR")
-    made.add("teacher numbers per vector", dim, "", formula=" + ".join(TEACHERS))
-    made.add(
-        "bytes per pair: bfloat16 or float16", per_pair, "B", formula="(J + S + 1) x 1,536 x 2"
+    store = Store.open(config.store)
+    scored = len(needed_scorer(store).rows)
+    config, views = settle(config, store)
+    made = Plan(recipe="mobileclip", scale="this run")
+    made.add("views", f"{config.num_views} of {', '.join(views.transforms)}", "")
+    if config.teachers:
+        add_reinforcement(made, count(store, reinforcement(config, views)))
+    model = make_student(store, reinforced(config))
+    towers = count_towers(model.config)
+    add_training(
+        made,
+        model=model.config.name,
+        parameters=parameters(model),
+        macs=towers["image"].macs + 2 * towers["text"].macs,
+        rows=len(train_rows(store, config.rows)),
+        steps=config.train.steps,
+        batch=config.train.batch_size,
+        students=("plain", "reinforced"),
     )
-    made.add(
-        "bytes per pair: float32",
-        embedding_bytes(views=size.views, captions=CAPTIONS, dim=dim, itemsize=4),
-        "B",
-        formula="(J + S + 1) x 1,536 x 4",
-    )
-    made.add("bytes per pair: view parameters", size.views * stride, "B", formula=f"J x {stride}")
-    made.add(
-        "bytes added in all",
-        size.pairs * (per_pair + size.views * stride),
-        "B",
-        formula="pairs x (16-bit vectors + view parameters)",
-        source=f"{PAPER}, storage",
-        published=size.added_bytes,
-    )
-    made.add(
-        "bytes read per seen sample",
-        3 * dim * 2 + stride,
-        "B",
-        formula="one view's and two captions' vectors, one view's parameters",
-    )
-
-
-def _hours(made: Plan, size: _Size, counted: tuple[Any, int]) -> tuple[float, float]:
-    """Add rows of samples and operations; return device hours of generation and training."""
-    trained, timed_macs = counted
-    achieved = training_flop(timed_macs, TIMED_PAIRS) / (TIMED_HOURS * 3600 * TIMED_DEVICES)
-    seen = size.steps * size.batch
-    made.add("steps", size.steps, "steps", source=f"{PAPER}, training details")
-    made.add("batch", size.batch, "pairs", source=f"{PAPER}, training details")
-    made.add("samples seen", seen, "samples", formula="steps x batch", published=size.seen)
-    made.add("passes over the data", seen / size.pairs, "", formula="samples seen / pairs")
-    made.add(
-        "achieved per device",
-        achieved,
-        "FLOP/s",
-        formula=f"ViT-B/16 in the paper's time, {achieved / PEAK_FLOP_PER_S:.0%} of an A100",
-        source=f"{PAPER}, training time",
-    )
-    # ViT-L/14 at 224: 256 patches and the class token; text of 12 layers, width 768.
-    image = transformer_macs(24, 1024, 257) + 256 * 1024 * 3 * 14**2
-    text = transformer_macs(12, 768, 77)
-    asked = size.pairs * len(TEACHERS) * (size.views * image + (CAPTIONS + 1) * text)
-    written = transformer_macs(12, 768, CAPTION_TOKENS)
-    written += transformer_macs(12, 768, CAPTION_TOKENS, cross_tokens=256)
-    caption = size.pairs * (image + CAPTIONS * written)
-    made.add("teacher, one view", image, "MAC", formula="ViT-L/14 at 224 px")
-    made.add("teacher, one caption", text, "MAC", formula="12 layers of width 768, 77 tokens")
-    made.add("asking the teachers", inference_flop(asked, 1), "FLOP", formula="2 x pairs x K x all")
-    made.add("captioning", inference_flop(caption, 1), "FLOP", formula="CoCa ViT-L/14, S captions")
-    macs = trained["image"].macs + 2 * trained["text"].macs
-    flop = training_flop(macs, seen)
-    made.add("training", flop, "FLOP", formula="6 x (image + 2 texts) x samples seen")
-    generation = inference_flop(asked + caption, 1)
-    return generation / achieved / 3600, flop / achieved / 3600
+    made.add("rows of the final score", scored, "rows")
+    made.notes += [
+        "a sample is one image and two texts; the plain student reads one text and costs less.",
+        f"everything goes to {config.out}; nothing has been written.",
+    ]
+    return made
