@@ -197,8 +197,20 @@ def test_the_command_runs_on_what_is_stored(world, tmp_path, capsys):
     assert main(words) == 0
     found = json.loads((out / "result.json").read_text())
     assert list(found["students"]) == ["reinforced"]
+    assert "search" not in found
     assert load_run(out / "reinforced").config.sigmoid
     assert (out / "report.html").exists()
+
+
+def test_the_command_searches_and_shows_the_scales(tmp_path, capsys):
+    store = pair_store(tmp_path / "stored", train=16, test=8)
+    out = tmp_path / "run"
+    words = ["run", "mobileclip2", store.path, "--out", str(out), "--model", "clip-conv-nano"]
+    words += ["--vocab-size", "560", "--train.steps", "1", "--train.batch-size", "8"]
+    words += ["--train.warmup-steps", "0", "--no-baseline", "--search", "5", "50"]
+    assert main(words) == 0
+    assert "search.html" in capsys.readouterr().err
+    assert "Logit scales of teachers" in (out / "search" / "search.html").read_text()
 
 
 def test_bad_input_run(world, tmp_path):

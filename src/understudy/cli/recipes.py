@@ -112,6 +112,10 @@ def _report(name: str, folder: Path, found: Mapping[str, Any], config: Any) -> P
 
     title = f"Understudy: {name}"
     try:
+        if found.get("search"):
+            from understudy.report.scales import write_scales
+
+            note(f"scales: {write_scales(folder / 'search')}")
         if "students" in found:
             last = list(found["students"])[-1]
             return write_report(

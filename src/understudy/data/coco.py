@@ -1,7 +1,7 @@
 """Pictures and a COCO annotation file to a store of object masks.
 
     >>> from understudy.data.coco import coco_store
-    >>> coco_store("instances_val.json", "val2017/", "coco.store", split="test")     # doctest: +SKIP
+    >>> coco_store("val.json", "val2017/", "coco.store", split="test")     # doctest: +SKIP
 
 The store has `image`, `mask` (a PNG whose index j + 1 is object j; smaller objects lie on top), and
 `objects` (their class numbers), as `understudy.data.dense.MaskSpec(objects="objects")` reads them.
