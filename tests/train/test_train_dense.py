@@ -18,11 +18,13 @@ from understudy.core.transfer_rows import read_transfer
 from understudy.data.dense import DepthSpec, MaskSpec
 from understudy.data.dense_augment import DenseAugment
 from understudy.data.scenes.pack import png
+from understudy.data.subsets import held_back, nested_subsets
 from understudy.models.dense.config import HeadConfig
 from understudy.models.dense.io import load_dense
 from understudy.train.config import TrainConfig
 from understudy.train.dense import FineTuneConfig, build_model, fine_tune
 from understudy.train.optim import LR_SCALE, make_optimizer, set_rate
+from understudy.train.student_batches import train_rows
 from understudy.train.transfer import TransferConfig, protocol, transfer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
@@ -248,6 +250,20 @@ def test_the_rate_is_chosen_on_rows_that_no_subset_uses(store, tmp_path):
     assert {r.lrs_tried for r in rows} == {2}
     assert {r.lr for r in rows} == {1e-3}  # of equals the smaller one
     assert max(r.labels for r in rows) == 6
+    # the search's winner with three labels is the run with three labels
+    assert not (tmp_path / "t" / "labels-3").exists()
+    assert (tmp_path / "t" / "labels-6").exists()
+    fresh = fine_tune(
+        store, source(), tune(train={"lr": 1e-3}), tmp_path / "f", subset_of(rows, store)
+    )
+    searched = load_dense(tmp_path / "t" / "search-0.001" / "dense.safetensors").state_dict()
+    assert all(torch.equal(v, searched[k]) for k, v in fresh.model.state_dict().items())
+
+
+def subset_of(rows, store):
+    """Return the rows of the smallest subset, as the protocol draws them."""
+    pool, _ = held_back(train_rows(store), 3, rows[0].seed)
+    return nested_subsets(pool, [rows[0].labels], rows[0].seed)[rows[0].labels]
 
 
 def test_a_better_rate_wins_and_errors_want_to_be_small(store, tmp_path):

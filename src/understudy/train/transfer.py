@@ -95,7 +95,7 @@ def transfer(
     )
     pool, validation = _split(job)
     subsets = nested_subsets(pool, config.labels, config.tune.seed)
-    rate, tried = _choose_rate(job, pool, validation, max(subsets))
+    choice = _choose_rate(job, pool, validation, max(subsets))
     rows: list[TransferRow] = []
     facts = {
         "config": to_dict(config),
@@ -103,19 +103,22 @@ def transfer(
         "store": store.path,
         "labelled_rows": len(pool),
         "validation_rows": len(validation),
-        "lr": rate,
-        "tried": tried,
+        "lr": choice.rate,
+        "tried": choice.tried,
     }
     shared: dict[str, Any] = {}
     for count, chosen in subsets.items():
         missing = _missing(job, chosen, count)
-        tune = _with_rate(config.tune, rate)
-        folder = job.out / f"labels-{count}"
-        test = scorer(None)
-        run = fine_tune(
-            store, source, tune, folder, chosen, test, resume=resume, context={"arm": arm}
-        )
-        shared = shared or _shared(job, forward_flops(run.model, tune.size), rate, len(tried))
+        tune, test = _with_rate(config.tune, choice.rate), scorer(None)
+        if choice.run is not None and choice.run.facts["rows"] == count:
+            # the same rows, rate, head and order: what was searched with is this very run
+            run = replace(choice.run, metrics=dict(test(choice.run.model)))
+        else:
+            folder = job.out / f"labels-{count}"
+            run = fine_tune(
+                store, source, tune, folder, chosen, test, resume=resume, context={"arm": arm}
+            )
+        shared = shared or _shared(job, forward_flops(run.model, tune.size), choice)
         rows += _rows(job, run, shared, len(pool), missing)
         write_transfer(job.out, rows, facts)
     return rows
@@ -133,18 +136,26 @@ def _with_rate(tune: FineTuneConfig, rate: float) -> FineTuneConfig:
     return replace(tune, train=replace(tune.train, lr=rate, min_lr=low))
 
 
-def _choose_rate(
-    job: _Job, pool: np.ndarray, validation: np.ndarray, largest: int
-) -> tuple[float, dict[str, float]]:
-    """Return the best learning rate on held-back labelled rows, and what each one reached."""
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """The learning rate of an arm, what each one reached, and the run that it won with."""
+
+    rate: float
+    tried: dict[str, float]
+    run: FineTuned | None = None
+
+
+def _choose_rate(job: _Job, pool: np.ndarray, validation: np.ndarray, largest: int) -> _Choice:
+    """Return the best learning rate on held-back labelled rows."""
     config = job.config
     if len(config.lrs) == 1:
-        return config.lrs[0], {f"{config.lrs[0]:g}": float("nan")}
+        return _Choice(rate=config.lrs[0], tried={f"{config.lrs[0]:g}": float("nan")})
     count = label_count(config.search_labels, len(pool)) if config.search_labels else largest
     chosen = nested_subsets(pool, [count / len(pool)], config.tune.seed)
     found: dict[str, float] = {}
+    runs: dict[float, FineTuned] = {}
     for rate in config.lrs:
-        run = fine_tune(
+        runs[rate] = fine_tune(
             job.store,
             job.source,
             _with_rate(config.tune, rate),
@@ -154,11 +165,11 @@ def _choose_rate(
             resume=job.resume,
             context={"arm": job.arm, "search": rate},
         )
-        found[f"{rate:g}"] = float(run.metrics[config.watched])
+        found[f"{rate:g}"] = float(runs[rate].metrics[config.watched])
     sign = -1.0 if config.watched in LOWER_IS_BETTER else 1.0
     # NaN never wins; of equals the smaller rate does
     best = max(sorted(config.lrs), key=lambda r: np.nan_to_num(sign * found[f"{r:g}"], nan=-np.inf))
-    return best, found
+    return _Choice(rate=best, tried=found, run=runs[best])
 
 
 def _missing(job: _Job, rows: np.ndarray, count: int) -> list[str]:
@@ -207,7 +218,7 @@ def tower_name(source: Model) -> str:
     return f"{config.kind}-{hash_data(_plain(to_dict(config)))[:8]}"
 
 
-def _shared(job: _Job, flops: int, rate: float, tried: int) -> dict[str, Any]:
+def _shared(job: _Job, flops: int, choice: _Choice) -> dict[str, Any]:
     """Return what all rows of an arm have in common."""
     head = job.config.tune.head
     return {
@@ -219,8 +230,8 @@ def _shared(job: _Job, flops: int, rate: float, tried: int) -> dict[str, Any]:
         "seed": job.config.tune.seed,
         "samples_seen": job.samples_seen,
         "flops": flops,
-        "lr": rate,
-        "lrs_tried": tried,
+        "lr": choice.rate,
+        "lrs_tried": len(choice.tried),
     }
 
 
