@@ -11,6 +11,7 @@ import torch
 from understudy.objectives.gather import LOCAL
 
 SCRIPT = """
+import os
 import sys, torch, torch.nn.functional as F, torch.distributed as dist
 torch.set_num_threads(1)
 from understudy.objectives.gather import LOCAL, GatherGroup
@@ -73,8 +74,10 @@ for a, b, ga, gb in zip(local, whole, local_grads, whole_grads, strict=True):
 constant = group.gather_constant(X[rank * B:rank * B + B].requires_grad_())
 assert torch.equal(constant, X.detach()) and not constant.requires_grad
 assert count == 41, count
-print("ok", count)
+dist.barrier()  # neither rank leaves while the other still talks to it
+print("ok", count, flush=True)
 dist.destroy_process_group()
+os._exit(0)  # gloo's threads may outlive the group and abort a normal exit
 """
 
 

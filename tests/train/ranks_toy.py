@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def main(out: Path) -> None:
                 assert torch.allclose(a[key].float(), b[key].float(), atol=2e-5), (name, key)
     dist.barrier()
     dist.destroy_process_group()
-    print("ok")
+    print("ok", flush=True)
+    os._exit(0)  # gloo's threads may outlive the group and abort a normal exit
 
 
 if __name__ == "__main__":
