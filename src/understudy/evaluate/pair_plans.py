@@ -9,6 +9,7 @@ from typing import Any
 from understudy.core.errors import ConfigError
 from understudy.evaluate.plans import (
     Plan,
+    amortised,
     embedding_bytes,
     inference_flop,
     training_flop,
@@ -216,3 +217,21 @@ def add_student(made: Plan, trained: Mapping[str, Any], seen: int) -> float:
     flop = training_flop(macs, seen)
     made.add("training", flop, "FLOP", formula="6 x (image + 2 texts) x samples seen")
     return flop
+
+
+def add_shares(made: Plan, generation: float, student: float, counts: Sequence[int]) -> None:
+    """Add the device hours a student when generation is shared by some.
+
+    Args:
+        made: the plan.
+        generation: hours that asking the teachers takes, once.
+        student: hours of training one student.
+        counts: how many students share it.
+    """
+    for count in counts:
+        made.add(
+            f"device hours per student, {count} of them",
+            amortised(generation, student, count),
+            "device hours",
+            formula=f"(generation + {count} x training) / {count}",
+        )

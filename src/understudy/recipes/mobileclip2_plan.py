@@ -13,12 +13,13 @@ from understudy.evaluate.pair_plans import (
     add_generation,
     add_rate,
     add_samples,
+    add_shares,
     add_storage,
     add_student,
     add_towers,
 )
 from understudy.evaluate.plan_runs import add_reinforcement, add_training
-from understudy.evaluate.plans import Plan, add_cost, amortised, training_flop
+from understudy.evaluate.plans import Plan, add_cost, training_flop
 
 if TYPE_CHECKING:
     from understudy.recipes.mobileclip2 import Config
@@ -114,13 +115,7 @@ def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "mobile
         "one student": student,
     }
     add_cost(made, hours, price_per_hour)
-    for count in STUDENTS:
-        made.add(
-            f"device hours per student, {count} of them",
-            amortised(generation, student, count),
-            "device hours",
-            formula=f"(generation + {count} x training) / {count}",
-        )
+    add_shares(made, generation, student, STUDENTS)
     made.notes += [
         *NOTES,
         f"teachers are distilled at logit scales {SCALES[0]} and {SCALES[1]}, found one at a time; "

@@ -13,12 +13,13 @@ from understudy.evaluate.pair_plans import (
     add_generation,
     add_rate,
     add_samples,
+    add_shares,
     add_storage,
     add_student,
     add_towers,
 )
 from understudy.evaluate.plan_runs import add_reinforcement, add_training
-from understudy.evaluate.plans import Plan, add_cost, amortised
+from understudy.evaluate.plans import Plan, add_cost
 
 if TYPE_CHECKING:
     from understudy.recipes.mobileclip import Config
@@ -117,13 +118,7 @@ def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "mobile
     generation = add_generation(made, pairs) / achieved / 3600
     hours = (generation, add_student(made, trained, seen) / achieved / 3600)
     add_cost(made, {"generation": hours[0], "one student": hours[1]}, price_per_hour)
-    for count in STUDENTS:
-        made.add(
-            f"device hours per student, {count} of them",
-            amortised(hours[0], hours[1], count),
-            "device hours",
-            formula=f"(generation + {count} x training) / {count}",
-        )
+    add_shares(made, *hours, STUDENTS)
     made.add(
         "wall time of one student",
         hours[1] * 3600 / size.devices,
