@@ -1,0 +1,1 @@
+"""How often each document is repeated: counts from quality, duplicates and a token budget."""

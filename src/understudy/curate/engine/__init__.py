@@ -1,0 +1,1 @@
+"""How curation runs: pages, stages, and tasks that any executor can run."""
