@@ -13,6 +13,7 @@ from understudy.core.provenance import versions
 from understudy.curate.counts.documents import Documents
 from understudy.curate.counts.plan import CountPlan
 from understudy.data.card import Card
+from understudy.data.tokens_info import META
 
 if TYPE_CHECKING:
     from understudy.data.store import Store
@@ -61,9 +62,11 @@ def documents_of(
         return column.fill_null(missing).to_numpy(zero_copy_only=False)
 
     source = table.column("source").to_pylist() if "source" in names else []
+    # a token store's length leaves out the last token, which is only a target
+    extra = int(tokens == "length" and META in store.meta)
     return Documents(
         ids=table.column("id").to_pylist(),
-        tokens=number(tokens, pa.int64(), 0),
+        tokens=number(tokens, pa.int64(), 0) + extra,
         score=number(score, pa.float32(), np.nan) if score else np.zeros(len(rows), np.float32),
         duplicates=(
             number(duplicates, pa.int64(), 1)

@@ -1,0 +1,1 @@
+"""Documents to training sequences: tokenising, packing, length buckets, global shuffle, costs."""
