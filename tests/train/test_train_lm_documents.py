@@ -12,7 +12,9 @@ from understudy.train.lm_counts import CountLoader
 from understudy.train.lm_documents import DocumentsConfig, train_documents
 from understudy.train.optim import make_optimizer, trainable
 
-TEXTS = [f"the {w} of the {v} is here" for w in ("cat", "dog", "cow") for v in ("sun", "sea", "sky")]
+TEXTS = [
+    f"the {w} of the {v} is here" for w in ("cat", "dog", "cow") for v in ("sun", "sea", "sky")
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +54,20 @@ def config(**changes):
 def test_batches_hold_the_documents_tokens_in_the_streams_order(tokens):
     counts = np.array([2, 0, 1, 3, 1, 1, 0, 2, 1])
     sampler = CountSampler(tokens.lengths + 1, counts, 16, 2, 3)
-    loader = CountLoader(tokens, sampler)
     documents = tokens.take(np.arange(tokens.num_rows))
     stream = np.concatenate([documents[d] for d in sampler.order])
-    for step, batch in enumerate(loader(0, sampler.steps)):
+    plain = CountLoader(tokens, sampler)
+    masked = CountLoader(tokens, sampler, mask_documents=True)
+    for step, batch in enumerate(plain(0, sampler.steps)):
+        assert "segments" not in batch
         for row in range(2):
             first = (2 * step + row) * 16
             assert batch["ids"][row].tolist() == stream[first : first + 16].tolist()
             assert batch["targets"][row].tolist() == stream[first + 1 : first + 17].tolist()
-        ends = (batch["ids"] == tokens.info.eot_id)[:, :-1].cumsum(1)
-        assert torch.equal(batch["segments"][:, 1:].long(), ends)
-    assert batch["unique_tokens_seen"] == sampler.seen(sampler.steps - 1)["unique_tokens"]
+        found = masked.batch(step)
+        after_end = batch["ids"] == tokens.info.eot_id
+        assert torch.equal(found["segments"][:, 1:].long(), after_end[:, :-1].cumsum(1))
+        assert torch.equal(found["targets"], batch["targets"].masked_fill(after_end, -100))
 
 
 def test_it_trains_and_goes_on_to_the_same_weights(tokens, coder, tmp_path):
@@ -73,8 +78,11 @@ def test_it_trains_and_goes_on_to_the_same_weights(tokens, coder, tmp_path):
     assert facts["epochs"] == pytest.approx(640 / facts["unique_tokens"])
     assert facts["train_nll"] < np.log(coder.vocab_size)
     again, _ = train_documents(tokens, counts, config(), coder, tmp_path / "b")
-    for a, b in zip(model.parameters(), again.parameters(), strict=True):
+    done, same = train_documents(tokens, counts, config(), coder, tmp_path / "a")
+    assert same["train_nll"] == facts["train_nll"]
+    for a, b, c in zip(model.parameters(), again.parameters(), done.parameters(), strict=True):
         assert torch.equal(a, b)
+        assert torch.equal(a, c)
 
 
 def test_budgets_and_tokenizers_that_do_not_fit_are_refused(tokens, coder, tmp_path):

@@ -160,8 +160,8 @@ def buckets(argv: Sequence[str], prog: str) -> int:
 def _size(name: str) -> Any:
     from understudy import models
     from understudy.curate.tokens.cost import ModelSize
+    from understudy.models.language.cost import matmul_parameters
     from understudy.models.language.language_config import LanguageConfig
-    from understudy.models.language.size import matmul_parameters
 
     config: Any = models.config(name)
     if not isinstance(config, LanguageConfig):

@@ -7,8 +7,6 @@ documents of the pool, as DataComp-LM does (arXiv 2406.11794, appendix J).
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -110,23 +108,22 @@ class Sets:
 
 
 def texts_of(path: str | Path) -> Iterator[str]:
-    """Yield the texts of a file of JSON lines, or of all in a folder, in order.
+    """Yield the texts of a file of JSON lines, plain or compressed, in order.
 
     Raises:
         DataError: a line without a text.
     """
-    path = Path(path)
-    for file in sorted(path.glob("*.jsonl.gz")) if path.is_dir() else [path]:
-        with gzip.open(file, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                text = json.loads(line).get("text")
-                if not isinstance(text, str):
-                    raise DataError(f"{file}, line {number}: no text.")
-                yield text
+    from understudy.data.importers.jsonl import read_lines
+
+    for number, row in read_lines(Path(path)):
+        text = row.get("text")
+        if not isinstance(text, str) or not text:
+            raise DataError(f"{path}, line {number}: no text; expected a string in 'text'.")
+        yield text
 
 
 def make_sets(folder: str | Path, config: SetsConfig) -> tuple[Sets, dict[str, Any]]:
-    """Make the pool, curate it, score it, tokenise every set; what is there already stays.
+    """Make a pool and curate it; what is there already stays.
 
     Args:
         folder: where to.
@@ -137,35 +134,103 @@ def make_sets(folder: str | Path, config: SetsConfig) -> tuple[Sets, dict[str, A
     """
     from understudy.data.corpora.pool_write import write_pool
 
+    folder = Path(folder)
+    card = write_pool(folder / "pool", config.pool)
+    sets, facts = curate_pages(
+        folder / "pool" / "pages",
+        folder / "pool" / "reference.jsonl.gz",
+        folder,
+        vocab_size=config.vocab_size,
+        tokenizer_documents=config.tokenizer_documents,
+        negatives=config.negatives,
+        classifier=config.classifier,
+        workers=config.workers,
+        seed=config.pool.seed,
+    )
+    return sets, {"pool": card["fingerprint"], **facts}
+
+
+def curate_pages(
+    pages: str | Path,
+    reference: str | Path,
+    folder: str | Path,
+    *,
+    vocab_size: int = 4_096,
+    tokenizer: str = "",
+    tokenizer_documents: int = 2_000,
+    negatives: int = 200_000,
+    classifier: FastTextConfig | None = None,
+    language: str = "words",
+    workers: int = 0,
+    seed: int = 0,
+) -> tuple[Sets, dict[str, Any]]:
+    """Curate pages step by step and tokenise every step's documents.
+
+    Args:
+        pages: what `understudy curate` reads.
+        reference: JSON lines of documents as good as wanted.
+        folder: where to.
+        vocab_size: of the byte-level BPE.
+        tokenizer: `tokenizer.json` or a folder with one, instead of the BPE.
+        tokenizer_documents: random documents of the raw pool that the BPE is trained on.
+        negatives: random documents of the pool for the classifier, and reference ones, at most.
+        classifier: how it learns.
+        language: `words` or `fasttext`, see the step `language`.
+        workers: processes, 0 for one a core.
+        seed: of all draws.
+
+    Returns:
+        The places, and facts: documents and tokens of every set, the funnel.
+    """
     sets = Sets(folder=Path(folder))
-    card = write_pool(sets.folder / "pool", config.pool)
-    pages = sets.folder / "pool" / "pages"
-    _tokenizer(sets, config, pages)
-    _classifier(sets, config, pages)
     stores = sets.folder / "stores"
-    first = Pipeline(HEURISTICS, "heuristics").run(
-        pages, stores / "heuristics", workers=config.workers, seed=config.pool.seed
-    )
-    second = Pipeline(
-        ["bloom-dedup", {"name": "quality-score", "model": str(sets.classifier)}], "dedup"
-    ).run(stores / "heuristics", stores / "dedup", workers=config.workers, seed=config.pool.seed)
-    scored = stores / "raw"
-    Pipeline([{"name": "quality-score", "model": str(sets.classifier)}], "raw").run(
-        pages, scored, workers=config.workers, seed=config.pool.seed
-    )
-    places = {"raw": scored, "heuristics": stores / "heuristics", "dedup": stores / "dedup"}
-    counted = {name: _tokens(sets, name, place, config) for name, place in places.items()}
-    funnel = [row.to_plain() for report in (first, second) for row in report.funnel]
-    return sets, {"pool": card["fingerprint"], "sets": counted, "funnel": funnel}
+    options = {"workers": workers, "seed": seed}
+    read = Pipeline(["commit"], "raw").run(pages, stores / "all", **options)
+    texts = _texts(stores / "all")
+    _tokenizer(sets, texts, tokenizer, vocab_size, tokenizer_documents, seed)
+    learn = replace(classifier or FastTextConfig(word_ngrams=2), seed=seed)
+    _classifier(sets, texts, list(texts_of(reference)), negatives, learn)
+    score = {"name": "quality-score", "model": str(sets.classifier)}
+    told = [{**s, "method": language} if _is_language(s) else s for s in HEURISTICS]
+    if language != "words":
+        told = [{k: v for k, v in s.items() if k != "threshold"} if _is_language(s) else s
+                for s in told]  # fmt: skip
+    runs = [
+        Pipeline([score], "raw").run(stores / "all", stores / "raw", **options),
+        Pipeline(told, "heuristics").run(stores / "all", stores / "heuristics", **options),
+        Pipeline(["bloom-dedup", score], "dedup").run(
+            stores / "heuristics", stores / "dedup", **options
+        ),
+    ]
+    counted = {name: _tokens(sets, name, stores / name, workers) for name in SETS}
+    funnel = [row.to_plain() for report in (read, *runs[1:]) for row in report.funnel]
+    return sets, {"sets": counted, "funnel": funnel}
 
 
-def _tokenizer(sets: Sets, config: SetsConfig, pages: Path) -> None:
+def _is_language(step: Any) -> bool:
+    return isinstance(step, dict) and step["name"] == "language"
+
+
+def _texts(store: Path) -> list[str]:
+    from understudy.data.store import Store
+
+    opened = Store.open(store)
+    return opened.take(np.arange(opened.num_rows), ["text"]).column("text").to_pylist()
+
+
+def _tokenizer(
+    sets: Sets, texts: list[str], given: str, vocab_size: int, documents: int, seed: int
+) -> None:
+    from understudy.curate.tokens.encoders import load_coder
     from understudy.models.text.train_tokenizer import train_byte_bpe
 
     if sets.tokenizer.is_file():
         return
-    texts = _some(list(texts_of(pages)), config.tokenizer_documents, config.pool.seed, "bpe")
-    write_text(sets.tokenizer, train_byte_bpe(texts, config.vocab_size).to_json())
+    if given:
+        write_text(sets.tokenizer, load_coder(given).to_json())
+        return
+    some = _some(texts, documents, seed, "bpe")
+    write_text(sets.tokenizer, train_byte_bpe(some, vocab_size).to_json())
 
 
 def _some(texts: list[str], number: int, seed: int, what: str) -> list[str]:
@@ -173,23 +238,23 @@ def _some(texts: list[str], number: int, seed: int, what: str) -> list[str]:
     return [texts[i] for i in sorted(order.tolist())]
 
 
-def _classifier(sets: Sets, config: SetsConfig, pages: Path) -> None:
+def _classifier(
+    sets: Sets, texts: list[str], reference: list[str], most: int, config: FastTextConfig
+) -> None:
     if sets.classifier.is_file():
         return
-    good = list(texts_of(sets.folder / "pool" / "reference.jsonl.gz"))[: config.negatives]
-    bad = _some(list(texts_of(pages)), len(good), config.pool.seed, "negatives")
-    labels = ["hq"] * len(good) + ["cc"] * len(bad)
-    options = replace(config.classifier, seed=config.pool.seed)
-    fit([*good, *bad], labels, options).save(sets.classifier)
+    good = reference[:most]
+    bad = _some(texts, len(good), config.seed, "negatives")
+    fit([*good, *bad], ["hq"] * len(good) + ["cc"] * len(bad), config).save(sets.classifier)
 
 
-def _tokens(sets: Sets, name: str, place: Path, config: SetsConfig) -> dict[str, int]:
+def _tokens(sets: Sets, name: str, place: Path, workers: int) -> dict[str, int]:
     facts: tuple[str, ...] = () if name == "heuristics" else (f"{SCORE}:float32",)
     made: TokenStore = tokenise(
         place,
         sets.tokens(name),
         TokeniseConfig(tokenizer=str(sets.tokenizer), facts=facts, strict=False),
-        TokenRun(workers=config.workers),
+        TokenRun(workers=int(workers == 1)),  # more than there are units is an error
     )
     return {"documents": made.num_rows, "tokens": int(made.lengths.sum()) + made.num_rows}
 

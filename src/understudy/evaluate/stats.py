@@ -147,3 +147,18 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
     centred = [r - r.mean() for r in ranks]
     size = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
     return float((centred[0] * centred[1]).sum() / size) if size else float("nan")
+
+
+def spikes(losses: Sequence[float], *, window: int = 20, height: float = 0.5) -> int:
+    """Count the steps whose loss stands out above those before it.
+
+    Args:
+        losses: of every step, in order.
+        window: steps before, whose median it is compared with; the first ones are not judged.
+        height: how far above the median.
+    """
+    values = np.asarray(losses, np.float64)
+    return sum(
+        bool(values[i] > np.median(values[i - window : i]) + height)
+        for i in range(window, len(values))
+    )

@@ -59,6 +59,20 @@ MODELS = LazyTable(
     }
     | {
         "fastvlm-nano": "understudy.models.multimodal.vlm_config:fastvlm_nano",
+    }
+    | {
+        name: f"understudy.models.language.language_config:{name.replace('-', '_')}"
+        for name in (
+            "openlm-160m",
+            "openlm-410m",
+            "dclm-400m",
+            "openlm-1b",
+            "openlm-3b",
+            "openlm-7b",
+            "openlm-nano",
+            "openlm-micro",
+            "llama-nano",
+        )
     },
 )
 """Model names; each stands for a function that returns its configuration."""
@@ -92,12 +106,13 @@ def create(
     Args:
         name: a key of `MODELS`.
         seed: of the weights; None draws from torch's global generator.
-        tokenizer: for CLIP models; the text tower takes its vocabulary size.
+        tokenizer: for CLIP and language models; they take its vocabulary size, unless they are
+            made for a published tokenizer.
         **overrides: values of the configuration to replace, nested or with dots, such as
             `num_classes=10`, `text={"context_length": 32}`, `**{"image.drop_path": 0.1}`.
 
     Returns:
-        a `CLIP` or a `Classifier`, in training mode.
+        a `CLIP`, a `Classifier`, a `LanguageModel`, ..., in training mode.
 
     Raises:
         ConfigError: no such name, or no such key.

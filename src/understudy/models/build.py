@@ -12,6 +12,8 @@ from understudy.core.errors import ConfigError
 from understudy.core.seeds import seed_for
 from understudy.models.base import Model
 from understudy.models.image.classifier import Classifier, ClassifierConfig
+from understudy.models.language.language_config import LanguageConfig
+from understudy.models.language.language_model import LanguageModel
 from understudy.models.multimodal.clip import CLIP, CLIPConfig
 from understudy.models.multimodal.coca import CoCa, CoCaConfig
 from understudy.models.multimodal.vlm import VLM
@@ -19,12 +21,13 @@ from understudy.models.multimodal.vlm_config import VLMConfig
 from understudy.models.text.tokenizer import Tokenizer
 from understudy.models.towers import image_config
 
-ModelConfig = CLIPConfig | CoCaConfig | ClassifierConfig | VLMConfig
+ModelConfig = CLIPConfig | CoCaConfig | ClassifierConfig | VLMConfig | LanguageConfig
 KINDS = {
     "clip": CLIPConfig,
     "coca": CoCaConfig,
     "classifier": ClassifierConfig,
     "vlm": VLMConfig,
+    "language": LanguageConfig,
 }
 
 
@@ -46,6 +49,8 @@ def config_from_dict(data: Mapping[str, Any], where: str = "config") -> ModelCon
         raise ConfigError(f"{where}: missing key 'kind' (one of {', '.join(KINDS)}).")
     check_choice(kind, KINDS, f"{where}.kind")
     cls = KINDS[kind]
+    if cls is LanguageConfig:
+        return from_dict(LanguageConfig, rest, where)
     image = rest.pop("image", None)
     if image is None:
         raise ConfigError(f"{where}: missing key 'image'.")
@@ -124,6 +129,8 @@ def build(
         return CoCa(config, tokenizer)
     if isinstance(config, VLMConfig):
         return VLM(config, tokenizer)
+    if isinstance(config, LanguageConfig):
+        return LanguageModel(config, tokenizer)
     if tokenizer is not None:
         raise ConfigError("build: a classifier reads no text; leave the tokenizer out.")
     return Classifier(config)
@@ -142,6 +149,8 @@ def create_from(
         changes["text.vocab_size"] = tokenizer.vocab_size
     if tokenizer is not None and isinstance(config, VLMConfig):
         changes["language.vocab_size"] = tokenizer.vocab_size
+    if tokenizer is not None and isinstance(config, LanguageConfig) and config.tokenizer == "own":
+        changes["decoder.vocab_size"] = tokenizer.vocab_size
     if changes:
         config = override(config, changes)
     return build(config, tokenizer=tokenizer, seed=seed)

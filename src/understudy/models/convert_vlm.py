@@ -88,7 +88,7 @@ def load_vision_tower(
         ModelError: the tensors do not fit that tower, or `preprocess` contradicts the family.
     """
     config = models.config(name)
-    tower = config.image
+    tower = getattr(config, "image", None)
     if not isinstance(tower, MciConfig):
         raise ModelError(f"vision tower {name}: not an MCi tower; known: fastvithd.")
     state = source if isinstance(source, Mapping) else read_vision_tower(source)

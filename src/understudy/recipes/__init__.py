@@ -18,6 +18,9 @@ RECIPES = LazyTable(
         "quality-captions": "understudy.recipes.quality_captions",
         "fastvlm": "understudy.recipes.fastvlm",
         "ape": "understudy.recipes.ape",
+        "dclm": "understudy.recipes.dclm",
+        "repetitions": "understudy.recipes.repetitions",
+        "dataset-decomposition": "understudy.recipes.dataset_decomposition",
     },
 )
 """Recipe names; each stands for a module."""
@@ -47,6 +50,18 @@ PAPERS: dict[str, tuple[str, str]] = {
     "ape": (
         "APE: Aligning Pretrained Encoders to Quickly Learn Aligned Multimodal Representations",
         "2210.03927",
+    ),
+    "dclm": (
+        "DataComp-LM: In search of the next generation of training sets for language models",
+        "2406.11794",
+    ),
+    "repetitions": (
+        "Datasets, Documents, and Repetitions: The Practicalities of Unequal Data Quality",
+        "",
+    ),
+    "dataset-decomposition": (
+        "Dataset Decomposition: Faster LLM Training with Variable Sequence Length Curriculum",
+        "2405.13226",
     ),
 }
 """Title and arXiv number of each recipe's paper."""

@@ -64,8 +64,7 @@ def run_arm(arm: str, seed: int, context: Context) -> dict[str, float]:
     """Train on one arm's documents, repeated as a whole as often as the budget needs."""
     from pathlib import Path
 
-    from understudy.curate.counts.plan import CountConfig, plan_counts
-    from understudy.curate.counts.store import documents_of
+    from understudy.curate.counts.store import uniform_counts
     from understudy.curate.pool_sets import SCORE, Sets, best
     from understudy.data.tokens import TokenStore
     from understudy.evaluate.held_out_text import file_losses
@@ -87,18 +86,9 @@ def run_arm(arm: str, seed: int, context: Context) -> dict[str, float]:
         weight_decay=settings["weight_decay"],
         seed=seed,
     )
-    plan = plan_counts(
-        documents_of(tokens.store, rows=rows),
-        CountConfig(
-            # the last sequence is cut short: a few documents more than the budget fill it
-            budget=settings["budget"] + 2 * settings["tokens_per_step"] + int(tokens.lengths.max()),
-            preset="uniform",
-            c_max=settings["most_repeats"],
-            seed=seed,
-        ),
+    counts, plan = uniform_counts(
+        tokens, rows, config.stream_tokens(tokens), most=settings["most_repeats"], seed=seed
     )
-    counts = np.zeros(tokens.num_rows, np.int64)
-    counts[rows] = plan.counts
     coder = sets.coder()
     model, facts = train_documents(tokens, counts, config, coder, context.arm_dir)
     write_json(context.arm_dir / "facts.json", {**facts, "plan": plan.facts})

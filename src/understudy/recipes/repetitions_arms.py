@@ -11,7 +11,7 @@ import numpy as np
 
 from understudy.core.seeds import rng
 from understudy.curate.counts.plan import CountConfig, CountPlan, plan_counts
-from understudy.curate.counts.store import documents_of
+from understudy.curate.counts.store import documents_of, uniform_counts
 from understudy.curate.pool_sets import SCORE, Sets, SetsConfig, best, make_sets
 from understudy.data.corpora.pool_config import PoolConfig
 from understudy.data.tokens import TokenStore
@@ -76,15 +76,8 @@ def counts_of(arm: str, seed: int, settings: Mapping[str, Any], sets: Sets) -> t
         epochs = 40.0 if arm == "filtered-40" else 10.0
         unique = settings["budget"] / epochs
     chosen = _subset(tokens, rows, unique, seed)
-    plan = _uniform(tokens, chosen, settings, seed)
-    counts = np.zeros(tokens.num_rows, np.int64)
-    counts[chosen] = plan.counts
+    counts, plan = _uniform(tokens, chosen, settings, seed)
     return "dedup", counts, plan.facts
-
-
-def _room(tokens: TokenStore, settings: Mapping[str, Any]) -> int:
-    # the stream's last sequence is cut short: a few documents more than the budget fill it
-    return settings["budget"] + 2 * settings["tokens_per_step"] + int(tokens.lengths.max())
 
 
 def _subset(tokens: TokenStore, rows: np.ndarray, unique: float, seed: int) -> np.ndarray:
@@ -96,17 +89,16 @@ def _subset(tokens: TokenStore, rows: np.ndarray, unique: float, seed: int) -> n
 
 def _uniform(
     tokens: TokenStore, rows: np.ndarray, settings: Mapping[str, Any], seed: int
-) -> CountPlan:
-    config = CountConfig(
-        budget=_room(tokens, settings), preset="uniform", c_max=settings["most_repeats"], seed=seed
-    )
-    return plan_counts(documents_of(tokens.store, rows=rows), config)
+) -> tuple[np.ndarray, CountPlan]:
+    budget = documents_config("uniform", seed, settings).stream_tokens(tokens)
+    return uniform_counts(tokens, rows, budget, most=settings["most_repeats"], seed=seed)
 
 
 def _graded(
     arm: str, seed: int, settings: Mapping[str, Any], tokens: TokenStore
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    config = CountConfig(budget=_room(tokens, settings), c_max=settings["c_max"], seed=seed)
+    budget = documents_config(arm, seed, settings).stream_tokens(tokens)
+    config = CountConfig(budget=budget, c_max=settings["c_max"], seed=seed)
     everything = documents_of(tokens.store, score=SCORE)
     plan = plan_counts(everything, config)
     if arm == "greedy":
@@ -115,9 +107,7 @@ def _graded(
     if arm == "uniform":
         unique = float(plan.facts["unique_tokens"])
         rows = _subset(tokens, np.arange(tokens.num_rows), unique, seed)
-        found = _uniform(tokens, rows, settings, seed)
-        counts = np.zeros(tokens.num_rows, np.int64)
-        counts[rows] = found.counts
+        counts, found = _uniform(tokens, rows, settings, seed)
         return counts, found.facts
     counts = rng("permuted", seed).permutation(plan.counts)
     # other documents have other lengths: fill up to the budget, as often as others are repeated

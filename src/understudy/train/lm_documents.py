@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor, nn
 
 from understudy.core.errors import ConfigError
 from understudy.data.sampler_counts import CountSampler
 from understudy.data.tokens import TokenStore
-from understudy.objectives.language import head_causal_lm
+from understudy.models import io
 from understudy.train.config import TrainConfig
+from understudy.train.lm import LMStep
+from understudy.train.lm_config import lm_train_config
 from understudy.train.lm_counts import CountLoader
 from understudy.train.loop import fit
 
@@ -43,7 +44,7 @@ class DocumentsConfig:
         weight_decay: decoupled; a step shrinks a matrix by lr * weight_decay.
         z_loss: weight of the mean squared logsumexp.
         clip_norm: largest gradient norm.
-        mask: keep attention inside documents.
+        mask_documents: documents in a row do not see each other.
         seed: of weights and order.
     """
 
@@ -57,7 +58,7 @@ class DocumentsConfig:
     weight_decay: float = 0.033
     z_loss: float = 1e-4
     clip_norm: float = 1.0
-    mask: bool = False
+    mask_documents: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -77,41 +78,27 @@ class DocumentsConfig:
         """Optimiser steps."""
         return self.budget // self.tokens_per_step
 
+    def stream_tokens(self, tokens: TokenStore) -> int:
+        """Return the tokens of copies that surely fill the budget.
+
+        The stream's last sequences are cut short: a step and a document more than the budget.
+        """
+        return self.budget + 2 * self.tokens_per_step + int(tokens.lengths.max())
+
     def train(self) -> TrainConfig:
         """Return the loop's configuration: DataComp-LM's optimiser (arXiv 2406.11794, table 10)."""
-        return TrainConfig(
-            steps=self.steps,
-            batch_size=self.tokens_per_step // self.context,
+        return lm_train_config(
+            self.steps,
+            warmup_steps=round(self.steps * self.warmup),
             lr=self.lr,
             min_lr=self.lr / 100,
-            warmup_steps=round(self.steps * self.warmup),
             weight_decay=self.weight_decay,
-            betas=(0.9, 0.95),
             clip_norm=self.clip_norm,
+            batch_size=self.tokens_per_step // self.context,
             log_every=max(self.steps // 20, 1),
             checkpoint_every=max(self.steps // 3, 1),
             keep_checkpoints=1,
         ).seeded(self.seed)
-
-
-class DocumentStep:
-    """The next-token loss of a batch of `CountLoader`.
-
-    Args:
-        z_loss: weight of the mean squared logsumexp.
-        mask: keep attention inside documents.
-    """
-
-    def __init__(self, z_loss: float, mask: bool) -> None:
-        self.z_loss, self.mask = z_loss, mask
-
-    def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return `loss`, `nll`, `z_loss`, `token_accuracy` and `tokens`."""
-        return model(
-            batch["ids"],
-            batch["segments"] if self.mask else None,
-            lambda states, table: head_causal_lm(states, table, batch, z_loss=self.z_loss),
-        )
 
 
 def train_documents(
@@ -164,11 +151,12 @@ def train_documents(
     )
     result = fit(
         model,
-        DocumentStep(config.z_loss, config.mask),
-        CountLoader(tokens, sampler),
+        LMStep(z_loss=config.z_loss),
+        CountLoader(tokens, sampler, mask_documents=config.mask_documents),
         config.train(),
         out,
     )
+    io.load_weights(model, Path(out) / "model.safetensors")  # also of a run that was done before
     seen = sampler.seen(config.steps - 1)
     facts = {
         "steps": result.steps,

@@ -11,12 +11,13 @@ from understudy.core.config import to_dict
 from understudy.core.errors import DataError
 from understudy.core.provenance import versions
 from understudy.curate.counts.documents import Documents
-from understudy.curate.counts.plan import CountPlan
+from understudy.curate.counts.plan import CountConfig, CountPlan, plan_counts
 from understudy.data.card import Card
 from understudy.data.tokens_info import META
 
 if TYPE_CHECKING:
     from understudy.data.store import Store
+    from understudy.data.tokens import TokenStore
 
 COLUMN = "count"
 
@@ -77,6 +78,31 @@ def documents_of(
         classifier=dict(classifier or {}),
         cluster=[c or "" for c in table.column(cluster).to_pylist()] if cluster else (),
     )
+
+
+def uniform_counts(
+    tokens: TokenStore, rows: np.ndarray, budget: int, *, most: int, seed: int
+) -> tuple[np.ndarray, CountPlan]:
+    """Use some rows all equally often, for a budget; the others not at all.
+
+    Args:
+        tokens: one row a document.
+        rows: which documents.
+        budget: tokens of all copies.
+        most: largest count.
+        seed: of which documents are used once more than others.
+
+    Returns:
+        Counts int64 [num_rows], and the plan of the rows.
+
+    Raises:
+        ConfigError: even `most` copies do not fill the budget.
+    """
+    config = CountConfig(budget=budget, preset="uniform", c_max=most, seed=seed)
+    plan = plan_counts(documents_of(tokens.store, rows=rows), config)
+    counts = np.zeros(tokens.num_rows, np.int64)
+    counts[rows] = plan.counts
+    return counts, plan
 
 
 def write_counts(

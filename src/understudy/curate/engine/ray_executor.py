@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,8 @@ START_WAIT_S = 120
 def _run_row(row: dict[str, Any]) -> dict[str, str]:
     """Run a task on a Ray worker; errors come back as text, so that none needs unpickling."""
     task = Task.from_plain(json.loads(row["task"]))
+    # steps of one's own lie where the driver found them
+    sys.path += [entry for entry in json.loads(row["path"]) if entry not in sys.path]
     try:
         run_task(task)
     except UnderstudyError as error:
@@ -94,9 +97,10 @@ class RayExecutor(Executor):
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        rows = [{"task": json.dumps(task.to_plain())} for task in tasks]
+        path = json.dumps([entry or os.getcwd() for entry in sys.path])
+        rows = [{"task": json.dumps(task.to_plain()), "path": path} for task in tasks]
         data = ray.data.from_items(rows, override_num_blocks=len(rows))
-        pool = ray.data.TaskPoolStrategy(size=self.workers or None)
+        pool = ray.data.TaskPoolStrategy(size=min(self.workers, len(rows)) or None)
         for row in data.map(_run_row, compute=pool).iter_rows():
             if row["error"]:
                 raise DataError(row["error"])

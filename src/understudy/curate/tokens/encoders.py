@@ -50,6 +50,9 @@ class Encoder:
 class JsonEncoder(Encoder):
     """A tokenizer of the tokenizers library, or one that this project trained.
 
+    Attributes:
+        coder: the tokenizer, as a model carries it.
+
     Args:
         coder: the tokenizer.
         name: for messages.
@@ -58,7 +61,7 @@ class JsonEncoder(Encoder):
 
     def __init__(self, coder: Coder, name: str, dtype: str = "") -> None:
         super().__init__(name, coder.vocab_size, coder.end_id, coder.fingerprint(), dtype)
-        self._coder = coder
+        self.coder = coder
         self._backend = None
         if isinstance(coder, JsonCoder):
             from tokenizers import Tokenizer as Backend
@@ -71,7 +74,7 @@ class JsonEncoder(Encoder):
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return the ids of each text, without the end of text."""
         if self._backend is None:
-            return [np.array(self._coder.encode(text), self.dtype) for text in texts]
+            return [np.array(self.coder.encode(text), self.dtype) for text in texts]
         found = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(one.ids, self.dtype) for one in found]
 
@@ -139,6 +142,24 @@ def load_encoder(tokenizer: str | Path, eot: str = "", dtype: str = "") -> Encod
     if isinstance(data, dict) and "format" in data:
         return JsonEncoder(read_coder(content), name, dtype)
     return JsonEncoder(JsonCoder(content, eot or _end_token(data, name)), name, dtype)
+
+
+def load_coder(tokenizer: str | Path, eot: str = "") -> Coder:
+    """Return a tokenizer in the form that a model carries.
+
+    Args:
+        tokenizer: as for `load_encoder`, but a file or a folder.
+        eot: the token that ends documents.
+
+    Raises:
+        ConfigError: an encoding of tiktoken, which has no file to travel with weights.
+    """
+    found = load_encoder(tokenizer, eot)
+    if not isinstance(found, JsonEncoder):
+        raise ConfigError(
+            f"tokenizer {tokenizer}: a model carries a tokenizer.json; give such a file."
+        )
+    return found.coder
 
 
 def _end_token(data: Any, name: str) -> str:

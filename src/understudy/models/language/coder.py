@@ -96,6 +96,21 @@ class JsonCoder:
         return cls(file.read_text(encoding="utf-8"), end, start)
 
     @property
+    def end_token(self) -> str:
+        """The token that ends a text."""
+        return self._end
+
+    @property
+    def start_token(self) -> str:
+        """The token that a text begins with; empty for none."""
+        return self._start
+
+    @property
+    def library_json(self) -> str:
+        """Content of its `tokenizer.json`."""
+        return self._text
+
+    @property
     def vocab_size(self) -> int:
         """Number of ids, added tokens included."""
         return self._backend.get_vocab_size()

@@ -1,14 +1,17 @@
-"""What reading a prompt costs: operations and bytes of a causal language model, by formula.
+"""What reading a prompt and training cost: operations and bytes of a language model, by formula.
 
 arXiv 2412.13303 adds the time of the prefill to that of the vision encoder; these are the numbers
-that the time follows.
+that the time follows. Training is counted per token, as a function of the length of the sequence
+that the token is in: attention is what long sequences cost (arXiv 2405.13226, sec. 3).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from understudy.core.errors import ConfigError
+from understudy.models.language.decoder_config import DecoderConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +74,55 @@ def kv_bytes(size: LanguageSize, tokens: int, itemsize: int = 2) -> int:
     return 2 * size.layers * tokens * size.kv_heads * size.head_width * itemsize
 
 
-def _check(tokens: int) -> None:
+def matmul_parameters(config: DecoderConfig) -> int:
+    """Return the parameters that multiply each token: all but the embedding table and the gains.
+
+    A tied table counts once, as the head.
+    """
+    inner, outer = (n * config.head_width for n in (config.num_heads, config.kv_heads))
+    layer = config.width * (2 * inner + 2 * outer + 3 * config.ffn_width)
+    return config.depth * layer + config.vocab_size * config.width
+
+
+def training_flop(config: DecoderConfig, length: float, *, causal: bool = True) -> float:
+    """Return the operations of training per token: 6 N + 6 L d s.
+
+    Forward is a third of it. N are the parameters that multiply each token; attention compares each
+    of s tokens with (s + 1) / 2 others on average, in L layers of d channels.
+
+    Args:
+        config: the network.
+        length: s, input tokens of a sequence; of several lengths, their token-weighted mean.
+        causal: whether the kernel leaves out the masked half; else attention costs 12 L d s.
+
+    References:
+        arXiv 2001.08361, sec. 2.1 (6 N per token).
+    """
+    _check(length)
+    attended = config.depth * config.num_heads * config.head_width * length
+    return 6.0 * matmul_parameters(config) + (6.0 if causal else 12.0) * attended
+
+
+def mixture_training_flop(
+    config: DecoderConfig, tokens: Mapping[int, float], *, causal: bool = True
+) -> float:
+    """Return the mean of `training_flop` over sequences of several lengths.
+
+    Args:
+        config: the network.
+        tokens: {length of the sequences: tokens in such sequences}.
+        causal: see `training_flop`.
+
+    Raises:
+        ConfigError: no tokens, or a negative number.
+    """
+    total = sum(tokens.values())
+    if not total > 0 or min(tokens.values()) < 0:
+        raise ConfigError(f"tokens: expected numbers of 0 or more and some above 0, got {tokens}.")
+    mean = sum(length * count for length, count in tokens.items()) / total
+    return training_flop(config, mean, causal=causal)
+
+
+def _check(tokens: float) -> None:
     if tokens < 0:
         raise ConfigError(f"tokens: expected at least 0, got {tokens}.")

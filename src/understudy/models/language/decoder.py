@@ -1,8 +1,9 @@
-"""A small causal language model: Llama's layers, with cached keys and values and any padding.
+"""A causal language model: Llama's or OpenLM's layers, with cached keys and values and any padding.
 
-Root-mean-square norms, rotary positions, gated feed-forward (arXiv 2302.13971, sec. 2.2). It is
-what small vision-language models are trained with here, and what the tiny public models of this
-shape are loaded into (`understudy.models.language.llama2c`).
+Norms before each branch, rotary positions, gated feed-forward (arXiv 2302.13971, sec. 2.2); the
+options of `DecoderConfig` make it the decoder that OpenLM trains (arXiv 2406.11794, app. F). It is
+what language models and small vision-language models are trained with here, and what public models
+of this shape are loaded into.
 
 Padding is known by a mask, not by a token: rows may be padded on either side, and each token's
 position is given, so that padding changes nothing.
@@ -11,116 +12,25 @@ position is given, so that padding changes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from understudy.core.errors import ConfigError
+from understudy.core.errors import DataError
 from understudy.models.language.cache import KeyValues
+from understudy.models.language.decoder_config import DecoderConfig
+from understudy.models.language.documents import Documents, Way
+from understudy.models.language.norms import RMSNorm, make_norm
+from understudy.models.language.rope import Turns, rotate, rotations
 from understudy.models.layers import INIT_STD, init_weights
+
+__all__ = ["Decoder", "DecoderConfig", "DecoderLayer", "RMSNorm", "attention_mask"]
 
 Embedded = Float[Tensor, "rows length width"]
 Cache = list[KeyValues]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecoderConfig:
-    """Describe a decoder.
-
-    Attributes:
-        kind: always `"decoder"`.
-        vocab_size: number of token ids.
-        context: tokens a sequence may have, visual tokens included.
-        width: channels.
-        depth: number of layers.
-        num_heads: attention heads; their width must be even.
-        num_kv_heads: heads of keys and values; 0 for as many as `num_heads`.
-        hidden: width of the gated feed-forward; 0 for 8/3 of `width`, up to a multiple of 32.
-        norm_eps: epsilon of the norms.
-        rope_base: base of the rotary positions.
-        tied: whether the head is the embedding table.
-    """
-
-    kind: Literal["decoder"] = "decoder"
-    vocab_size: int = 512
-    context: int = 512
-    width: int = 192
-    depth: int = 5
-    num_heads: int = 6
-    num_kv_heads: int = 0
-    hidden: int = 0
-    norm_eps: float = 1e-5
-    rope_base: float = 10_000.0
-    tied: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("vocab_size", "context", "width", "depth", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"DecoderConfig.{name}: expected at least 1, got {getattr(self, name)}."
-                )
-        if self.width % self.num_heads or self.width // self.num_heads % 2:
-            raise ConfigError(
-                f"DecoderConfig.num_heads: {self.num_heads} heads of width {self.width} are not of "
-                "an even whole width."
-            )
-        if self.num_heads % self.kv_heads:
-            raise ConfigError(
-                f"DecoderConfig.num_kv_heads: {self.kv_heads} does not divide {self.num_heads}."
-            )
-
-    @property
-    def kv_heads(self) -> int:
-        """Heads of keys and values."""
-        return self.num_kv_heads or self.num_heads
-
-    @property
-    def head_width(self) -> int:
-        """Channels of a head."""
-        return self.width // self.num_heads
-
-    @property
-    def ffn_width(self) -> int:
-        """Width of the gated feed-forward."""
-        return self.hidden or -(-self.width * 8 // 3 // 32) * 32
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) * weight, computed in float32 (arXiv 1910.07467)."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
-
-    def forward(self, x: Embedded) -> Embedded:
-        """Return the normalised tokens in the input's dtype."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * self.weight.float()).to(x.dtype)
-
-
-def rotations(
-    positions: Int[Tensor, "rows length"], width: int, base: float
-) -> tuple[Float[Tensor, "rows 1 length width"], Float[Tensor, "rows 1 length width"]]:
-    """Return the cosines and sines of rotary positions (arXiv 2104.09864), float32.
-
-    Channel i turns together with channel i + width / 2, by position / base ** (2 i / width).
-    """
-    half = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
-    angles = positions[..., None].float() * base ** (-half / width)
-    angles = torch.cat([angles, angles], -1)[:, None]
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn queries or keys `[rows, heads, length, width]` by `rotations`."""
-    first, second = x.float().chunk(2, -1)
-    turned = x.float() * turns[0] + torch.cat([-second, first], -1) * turns[1]
-    return turned.to(x.dtype)
+Mask = Bool[Tensor, "rows 1 queries keys"]
 
 
 class DecoderLayer(nn.Module):
@@ -130,47 +40,81 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.config = config
         width, head, hidden = config.width, config.head_width, config.ffn_width
-        self.attention_norm = RMSNorm(width, config.norm_eps)
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, config.kv_heads * head, bias=False)
-        self.value = nn.Linear(width, config.kv_heads * head, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.ffn_norm = RMSNorm(width, config.norm_eps)
+        inner, outer = config.num_heads * head, config.kv_heads * head
+        self.attention_norm = make_norm(config.norm, width, config.norm_eps)
+        self.query = nn.Linear(width, inner, bias=False)
+        self.key = nn.Linear(width, outer, bias=False)
+        self.value = nn.Linear(width, outer, bias=False)
+        if config.qk_norm:
+            self.query_norm = make_norm(config.norm, inner, config.norm_eps)
+            self.key_norm = make_norm(config.norm, outer, config.norm_eps)
+        self.out = nn.Linear(inner, width, bias=False)
+        self.ffn_norm = make_norm(config.norm, width, config.norm_eps)
         self.gate = nn.Linear(width, hidden, bias=False)
         self.up = nn.Linear(width, hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
 
     def _heads(self, x: Tensor, count: int) -> Tensor:
-        return x.reshape(*x.shape[:2], count, self.config.head_width).transpose(1, 2)
+        return x.unflatten(-1, (count, self.config.head_width)).transpose(1, 2)
 
     def forward(
         self,
         x: Embedded,
-        turns: tuple[Tensor, Tensor],
-        mask: Bool[Tensor, "rows 1 queries keys"] | None,
+        turns: Turns,
+        mask: Mask | Documents | None,
         cache: KeyValues | None,
     ) -> Embedded:
         """Return the layer's output; without a mask attention is causal."""
-        seen = self.attention_norm(x)
-        query = rotate(self._heads(self.query(seen), self.config.num_heads), turns)
-        key = rotate(self._heads(self.key(seen), self.config.kv_heads), turns)
-        value = self._heads(self.value(seen), self.config.kv_heads)
+        config = self.config
+        seen = narrowed(self.attention_norm(x))
+        query, key, value = self.query(seen), self.key(seen), self.value(seen)
+        if x.device.type == "cpu":
+            # the processor's attention is slower in bfloat16: 2.5 times going backward
+            query, key, value = widened(query), widened(key), widened(value)
+        if config.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query = rotate(self._heads(query, config.num_heads), turns)
+        key = rotate(self._heads(key, config.kv_heads), turns)
+        value = self._heads(value, config.kv_heads)
         if cache is not None:
             key, value = cache.append(key, value)
-        share = self.config.num_heads // self.config.kv_heads
+        share = config.num_heads // config.kv_heads
         if share > 1:
             key, value = (part.repeat_interleave(share, 1) for part in (key, value))
-        found = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None
-        )
-        x = x + self.out(found.transpose(1, 2).reshape(x.shape))
-        seen = self.ffn_norm(x)
+        found = attend(query, key, value, mask).to(seen.dtype)
+        x = x + self.out(found.transpose(1, 2).flatten(2))
+        seen = narrowed(self.ffn_norm(x))
         return x + self.down(F.silu(self.gate(seen)) * self.up(seen))
 
 
-def attention_mask(
-    valid: Bool[Tensor, "rows keys"], queries: int
-) -> Bool[Tensor, "rows 1 queries keys"] | None:
+def autocasts(x: Tensor) -> bool:
+    """Say whether autocast is on where a tensor is."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def narrowed(x: Tensor) -> Tensor:
+    """Return the input of several products in autocast's dtype: one conversion serves them all."""
+    return x.to(torch.get_autocast_dtype(x.device.type)) if autocasts(x) else x
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return half-precision numbers as float32, others as they are."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask | Documents | None) -> Tensor:
+    """Return what attention finds, in the dtype of its arguments; without a mask it is causal."""
+    if autocasts(query):  # it would take float32 arguments to half precision
+        with torch.autocast(query.device.type, enabled=False):
+            return attend(query, key, value, mask)
+    if isinstance(mask, Documents):
+        return mask(query, key, value)
+    causal = mask is None and query.shape[2] > 1  # one new token sees every key
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+
+
+def attention_mask(valid: Bool[Tensor, "rows keys"], queries: int) -> Mask | None:
     """Return what each of the last `queries` tokens may look at: earlier valid ones and itself.
 
     None stands for plain causal attention: all is valid and every key is a query. A padding token
@@ -190,21 +134,25 @@ class Decoder(nn.Module):
 
     Args:
         config: the sizes.
+
+    Attributes:
+        documents: how attention inside documents is computed; see
+            `understudy.models.language.documents`.
     """
+
+    documents: Way = "auto"
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.depth))
-        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.norm = make_norm(config.norm, config.width, config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
-        self.apply(init_weights)
-        nn.init.trunc_normal_(self.tokens.weight, std=INIT_STD)
-        for name, parameter in self.named_parameters():
-            if name.endswith(("out.weight", "down.weight")):
-                # residual branches add up: keep their sum at the size of one
-                nn.init.trunc_normal_(parameter, std=INIT_STD * (2 * config.depth) ** -0.5)
+        if config.init == "fan-in":
+            _init_by_fan_in(self)
+        else:
+            _init_fixed(self)
 
     @property
     def width(self) -> int:
@@ -221,18 +169,57 @@ class Decoder(nn.Module):
         """Tokens a sequence may have."""
         return self.config.context
 
+    @property
+    def table(self) -> Float[Tensor, "vocabulary width"]:
+        """Weights of the head."""
+        return self.tokens.weight if self.head is None else self.head.weight
+
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape width"]:
         """Return token embeddings."""
         return self.tokens(ids)
 
     def logits(self, states: Embedded) -> Float[Tensor, "rows length vocabulary"]:
         """Return logits of hidden states."""
-        table = self.tokens.weight if self.head is None else self.head.weight
-        return F.linear(states, table)
+        return F.linear(states, self.table)
 
     def new_cache(self) -> Cache:
         """Return an empty cache: one `KeyValues` a layer."""
         return [KeyValues() for _ in self.layers]
+
+    def states(
+        self,
+        embedded: Embedded,
+        valid: Bool[Tensor, "rows keys"] | None = None,
+        positions: Int[Tensor, "rows length"] | None = None,
+        cache: Sequence[KeyValues] | None = None,
+        segments: Int[Tensor, "rows length"] | None = None,
+    ) -> Embedded:
+        """Return the normalised hidden states that the head turns into logits; see `forward`."""
+        rows, length = embedded.shape[:2]
+        before = cache[0].length if cache else 0
+        mask: Mask | Documents | None = None
+        if segments is not None:
+            if valid is not None or cache:
+                raise DataError("decoder: segments go with neither padding (valid) nor a cache.")
+            if segments.shape != embedded.shape[:2]:
+                raise DataError(
+                    f"segments: {list(segments.shape)} for {rows} rows of {length} tokens."
+                )
+            mask = Documents(segments, self.documents)
+            positions = mask.positions if positions is None else positions
+        elif valid is not None:
+            mask = attention_mask(valid, length)
+        elif before:
+            everything = torch.ones(1, before + length, dtype=torch.bool, device=embedded.device)
+            mask = attention_mask(everything, length) if length > 1 else None
+        if positions is None:
+            positions = torch.arange(before, before + length, device=embedded.device)[None]
+        config = self.config
+        turns = rotations(positions, config.head_width, config.rope_base, config.rope_scaling)
+        x = embedded
+        for i, layer in enumerate(self.layers):
+            x = layer(x, turns, mask, cache[i] if cache else None)
+        return self.norm(x)
 
     def forward(
         self,
@@ -241,6 +228,7 @@ class Decoder(nn.Module):
         positions: Int[Tensor, "rows length"] | None = None,
         cache: Sequence[KeyValues] | None = None,
         last: Int[Tensor, " rows"] | None = None,
+        segments: Int[Tensor, "rows length"] | None = None,
     ) -> Tensor:
         """Return logits.
 
@@ -251,24 +239,40 @@ class Decoder(nn.Module):
             positions: of the new tokens; None counts them, padding included.
             cache: `new_cache()`, or one that earlier calls filled; it is filled further.
             last: place of the one token of each row whose logits are wanted; None for all.
+            segments: document number of each token: attention stays inside documents, whose
+                positions restart. None for rows that are one text each.
 
         Returns:
             [rows, length, vocabulary], or [rows, vocabulary] with `last`.
+
+        Raises:
+            DataError: segments of another shape, or together with padding or a cache.
         """
-        rows, length = embedded.shape[:2]
-        before = cache[0].length if cache else 0
-        if positions is None:
-            places = torch.arange(before, before + length, device=embedded.device)
-            positions = places.expand(rows, -1)
-        if valid is None:
-            valid = torch.ones(rows, before + length, dtype=torch.bool, device=embedded.device)
-        mask = attention_mask(valid, length)
-        turns = rotations(positions, self.config.head_width, self.config.rope_base)
-        x = embedded
-        for i, layer in enumerate(self.layers):
-            x = layer(x, turns, mask, cache[i] if cache else None)
-        x = self.norm(x)
+        x = self.states(embedded, valid, positions, cache, segments)
         if last is not None:
-            x = x[torch.arange(rows, device=x.device), last][:, None]
+            x = x[torch.arange(len(x), device=x.device), last][:, None]
             return self.logits(x)[:, 0]
         return self.logits(x)
+
+
+def _init_fixed(decoder: Decoder) -> None:
+    decoder.apply(init_weights)
+    nn.init.trunc_normal_(decoder.tokens.weight, std=INIT_STD)
+    for name, parameter in decoder.named_parameters():
+        if name.endswith(("out.weight", "down.weight")):
+            # residual branches add up: keep their sum at the size of one
+            nn.init.trunc_normal_(parameter, std=INIT_STD * (2 * decoder.config.depth) ** -0.5)
+
+
+def _init_by_fan_in(decoder: Decoder) -> None:
+    def draw(weight: Tensor, std: float) -> None:
+        nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)
+
+    draw(decoder.tokens.weight, decoder.config.width**-0.5)
+    for i, layer in enumerate(decoder.layers):
+        for name, part in layer.named_children():
+            if isinstance(part, nn.Linear):
+                deep = 2 * (i + 1) if name in ("out", "down") else 1
+                draw(part.weight, (part.in_features * deep) ** -0.5)
+    if decoder.head is not None:
+        draw(decoder.head.weight, decoder.config.width**-0.5)

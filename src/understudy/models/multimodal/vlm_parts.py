@@ -16,6 +16,7 @@ from understudy.models.convert_vlm import load_vision_tower
 from understudy.models.language.coder import JsonCoder
 from understudy.models.language.decoder import Decoder, DecoderConfig
 from understudy.models.language.hosted import load_hosted
+from understudy.models.language.language_config import LanguageConfig
 from understudy.models.language.llama2c import load_llama2c_pair
 from understudy.models.multimodal.vlm import VLM
 from understudy.models.multimodal.vlm_config import VLMConfig
@@ -76,7 +77,10 @@ def load_tower(name: str) -> tuple[ImageConfig, Any]:
         config = model.config.image
         state = {k: v for k, v in model.image.state_dict().items() if not k.startswith("head.")}
         return config, (state, model.fold_state)
-    return models.config(name).image, None
+    found = models.config(name)
+    if isinstance(found, LanguageConfig):
+        raise ConfigError(f"{name}: a language model has no vision tower; take fastvithd, say.")
+    return found.image, None
 
 
 def assemble(

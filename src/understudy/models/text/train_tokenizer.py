@@ -9,6 +9,7 @@ from typing import Any
 
 from understudy.core.config import check_choice
 from understudy.core.errors import ConfigError
+from understudy.models.language.coder import JsonCoder
 from understudy.models.text.clean import CLEANERS, PATTERN, SUFFIX, clean_text
 from understudy.models.text.tokenizer import Tokenizer
 
@@ -117,3 +118,42 @@ def train_words(
         order = order[: max(vocab_size - 4, 0)]
     vocab = {t: i for i, t in enumerate(["<pad>", "<unk>", *order])}
     return Tokenizer("words", vocab, context_length=context_length, clean=clean, unknown=1)
+
+
+def train_byte_bpe(
+    texts: Iterable[str], vocab_size: int, *, eot: str = "<|endoftext|>", min_count: int = 2
+) -> JsonCoder:
+    """Train a byte-level BPE for language models: any text comes back byte for byte.
+
+    The splitting is GPT-2's; the library does the counting and merging, and its result depends on
+    the texts alone.
+
+    Args:
+        texts: training documents; read once.
+        vocab_size: upper limit of the number of ids, the end of text (id 0) included; at least 257.
+        eot: the token that ends a document.
+        min_count: a pair that occurs less often is not merged.
+
+    Raises:
+        ConfigError: `vocab_size` is below 257.
+    """
+    if vocab_size < 257:
+        raise ConfigError(
+            f"train_byte_bpe: vocab_size {vocab_size} is below 257; bytes take 256 ids and the end "
+            "of text one."
+        )
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_count,
+        special_tokens=[eot],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return JsonCoder(backend.to_str(), eot)

@@ -1,0 +1,1 @@
+"""Deduplication of pages: exact, MinHash, Bloom filter and repeated substrings, as global steps."""

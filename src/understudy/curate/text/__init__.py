@@ -1,0 +1,1 @@
+"""Text of the web: sources, extraction, filters and line edits."""
