@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from understudy.core.errors import ConfigError, DataError
+from understudy.core.errors import ConfigError, DataError, ModelError
 from understudy.core.seeds import torch_generator
 from understudy.models.text.fasttext import FastText
 from understudy.models.text.fasttext_fit import FastTextConfig, fit
@@ -165,3 +165,9 @@ def test_bad_training_sets(texts, labels, error, message):
 def test_bad_configurations(options, message):
     with pytest.raises(ConfigError, match=message):
         FastTextConfig(**options)
+
+
+def test_divergence_is_an_error():
+    texts, labels = corpus(200)
+    with pytest.raises(ModelError, match="lower lr, or batch_size"):
+        fit(texts, labels, FastTextConfig(**{**SMALL, "lr": 1e18}, epochs=10))

@@ -270,5 +270,7 @@ def test_bad_input():
         models.create("openlm-micro").continue_ids([[1]], GREEDY)
     with pytest.raises(ModelError, match="has no tokenizer"):
         models.create("openlm-micro").eval().generate("a")
+    with pytest.raises(ModelError, match="openlm-micro is a language model: it reads no images"):
+        _ = model.preprocess
     with pytest.raises(ModelError, match="ids, but openlm-micro has 3"):
         models.create("openlm-micro", **{"decoder.vocab_size": 3}).set_tokenizer(words())

@@ -1,4 +1,4 @@
-"""Small language-model runs for tests; a script as well: `python lm_toy.py OUT` on torchrun ranks."""
+"""Small language-model runs for tests, and a script: `python lm_toy.py OUT` on each of 2 ranks."""
 
 from __future__ import annotations
 

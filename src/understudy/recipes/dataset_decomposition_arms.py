@@ -152,6 +152,7 @@ def lm_config(recipe: Recipe, seed: int, settings: Mapping[str, Any], length: in
             lr=lr,
             min_lr=lr / 100,
             clip_norm=None if recipe.hot else 1.0,
+            precision=settings["precision"],
             log_every=1,
             eval_every=max(steps // POINTS, 1),
             checkpoint_every=max(steps // 3, 1),

@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
     "min_log2": 5,
     "max_log2": 10,
     "model": "openlm-nano",
+    "precision": "bf16",
     "budget": 3_000_000,
     "tokens_per_step": 16_384,
     "lr": 3e-3,

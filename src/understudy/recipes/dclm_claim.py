@@ -21,6 +21,7 @@ SETTINGS: dict[str, Any] = {
     "code": 200,
     "vocab_size": 2_048,
     "model": "openlm-nano",
+    "precision": "bf16",
     "budget": 2_000_000,
     "context": 512,
     "tokens_per_step": 8_192,
@@ -84,6 +85,7 @@ def run_arm(arm: str, seed: int, context: Context) -> dict[str, float]:
         tokens_per_step=settings["tokens_per_step"],
         lr=settings["lr"],
         weight_decay=settings["weight_decay"],
+        precision=settings["precision"],
         seed=seed,
     )
     counts, plan = uniform_counts(

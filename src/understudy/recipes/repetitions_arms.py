@@ -131,6 +131,7 @@ def documents_config(arm: str, seed: int, settings: Mapping[str, Any]) -> Any:
         context=settings["context"],
         tokens_per_step=settings["tokens_per_step"],
         lr=settings["lr"],
+        precision=settings["precision"],
         seed=seed,
     )
     return replace(shared, weight_decay=weight_decay(arm, settings))

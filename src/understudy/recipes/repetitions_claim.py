@@ -37,6 +37,7 @@ SETTINGS: dict[str, Any] = {
     "code": 200,
     "vocab_size": 2_048,
     "model": "openlm-nano",
+    "precision": "bf16",
     "budget": 2_000_000,
     "keep": 0.1,
     "context": 512,

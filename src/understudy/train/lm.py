@@ -50,7 +50,8 @@ class LMStep:
     Attributes:
         z_loss: weight of the squared logsumexp.
         chunk: tokens whose logits are held at once; 0 for as many as suit the device.
-        static: tell torch.compile that lengths are constants, so that it compiles once per length.
+        static: the model is compiled: once per length of sequences, and without the head, whose
+            pieces it would unroll.
     """
 
     z_loss: float = 0.0
@@ -72,14 +73,20 @@ class LMStep:
     def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return `loss`, and detached `nll`, `z_loss`, `token_accuracy` and `tokens`."""
         ids, segments = batch["ids"], batch.get("segments")
-        if self.static:
-            torch._dynamo.mark_static(ids)  # type: ignore[attr-defined]
 
         def finish(states: Tensor, table: Tensor) -> dict[str, Tensor]:
             return head_causal_lm(states, table, batch, z_loss=self.z_loss, chunk=self.chunk)
 
-        found = model(ids, segments, finish)
+        if self.static:
+            torch._dynamo.mark_static(ids)  # type: ignore[attr-defined]
+            found = finish(*model(ids, segments, _both).values())
+        else:
+            found = model(ids, segments, finish)
         return {**found, "loss": found["loss"] * rank_share(found["tokens"])}
+
+
+def _both(states: Tensor, table: Tensor) -> dict[str, Tensor]:
+    return {"states": states, "table": table}
 
 
 def rank_share(tokens: Tensor) -> Tensor | float:

@@ -123,7 +123,7 @@ def test_missing_model_says_where_and_what_else(tmp_path, monkeypatch):
     message = str(error.value)
     assert "lid.176.ftz" in message
     assert str(tmp_path / "cache" / "models") in message
-    assert "data fetch lid-176" in message
+    assert ("data fetch lid-176" in message) == (LANGUAGE_ASSET in ASSETS)
     assert "method: words" in message
     with pytest.raises(DataError, match="at /nowhere/lid.bin"):
         Language(model="/nowhere/lid.bin")

@@ -18,8 +18,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from quality_world import ENGLISH, batch, classifier
 
 from understudy.core.errors import ConfigError, DataError
-from understudy.curate.quality.perplexity import ModelLosses, perplexity_scores
-from understudy.curate.quality.prose import TRAPEZOIDS, features, prose_scores, trapezoid
+from understudy.curate.quality.perplexity import ModelLosses, PerplexityScore, perplexity_scores
+from understudy.curate.quality.prose import (
+    DOME,
+    TRAPEZOIDS,
+    features,
+    prose_scores,
+    trapezoid,
+)
 from understudy.curate.quality.score import QualityScore
 from understudy.curate.quality.train import measure, sample_texts, train_classifier
 from understudy.models.text.fasttext import FastText
@@ -129,7 +135,7 @@ def test_features_by_hand():
     assert found["letters"] == pytest.approx(letters / visible)
     assert found["digits"] == pytest.approx(2 / visible)
     assert found["capitals"] == pytest.approx(2 / (letters - 1))  # ï is beyond ASCII
-    assert found["words"] == 10
+    assert found["log_words"] == pytest.approx(1)
     assert found["word_length"] == pytest.approx(letters / 10)
     assert found["stop_words"] == pytest.approx(4 / 10)  # the, and, it, was
     assert found["sentence_words"] == pytest.approx(10 / 2)
@@ -140,7 +146,16 @@ def test_features_by_hand():
 
 def test_trapezoid():
     x = np.array([-1.0, 0, 0.5, 1, 2, 3, 3.5, 4, 9])
-    assert trapezoid(x, 0, 1, 3, 4).tolist() == [0, 0, 0.5, 1, 1, 1, 0.5, 0, 0]
+    ends = 1 - DOME
+    expected = [0, 0, ends / 2, ends, 1, ends, ends / 2, 0, 0]
+    assert trapezoid(x, 0, 1, 3, 4).tolist() == pytest.approx(expected)
+
+
+def test_good_pages_differ_so_that_a_share_can_be_chosen():
+    rng = np.random.default_rng(0)
+    words = ENGLISH.split() * 3
+    texts = [" ".join(rng.permutation(words)[: rng.integers(60, len(words))]) for _ in range(50)]
+    assert len(np.unique(prose_scores(pa.array(texts)))) > 45
 
 
 def test_prose_formula_and_order():
@@ -200,8 +215,33 @@ def test_every_token_is_predicted_once():
     np.testing.assert_allclose(found.perplexity[1:], np.exp(found.loss[1:] / found.tokens[1:]))
     without = ModelLosses(model, lambda t: list(t.encode()), 8)
     assert perplexity_scores(without, texts).tokens.tolist() == [0, 0, 4, 7, 8, 24, 1]
-    short = ModelLosses(model, lambda t: list(t.encode()), 8, first=0, max_tokens=3)
-    assert perplexity_scores(short, texts).tokens.tolist() == [0, 1, 3, 3, 3, 3, 2]
+
+
+def test_language_model_as_a_step(tmp_path):
+    from understudy import models
+    from understudy.curate.engine.stage import chain
+    from understudy.models.text.train_tokenizer import train_byte_bpe
+
+    coder = train_byte_bpe(["the cat sat on the mat"] * 5, 270)
+    model = models.create("openlm-micro", tokenizer=coder, seed=1).eval()
+    path = models.save(model, tmp_path / "lm.safetensors")
+    texts = ["the cat", "on the mat, the cat sat " * 30, "", "the cat" + " and" * 9]
+    stage = PerplexityScore(model=str(path), max_chars=7)
+    found, _ = chain([stage], batch(texts))
+    scores = found.column("score.perplexity").to_pylist()
+    ids = [coder.end_id, *coder.encode(texts[0])]
+    with torch.no_grad():
+        logs = torch.log_softmax(model(torch.tensor([ids]))["logits"][0], -1)
+    loss = -sum(float(logs[i, ids[i + 1]]) for i in range(len(ids) - 1))
+    assert scores[0] == pytest.approx(-loss / len(texts[0]), rel=1e-4)
+    assert scores[1] < 0
+    assert scores[2] is None
+    assert scores[3] == pytest.approx(scores[0], rel=1e-5)  # the same seven characters
+    assert stage.describe()["model"] == PerplexityScore(model=str(path)).describe()["model"]
+    whole = PerplexityScore(model=str(path), max_chars=0)(batch(texts))  # pieces of the context
+    assert whole.column("score.perplexity")[1].as_py() != pytest.approx(scores[1])
+    with pytest.raises(DataError, match="no such weights file"):
+        PerplexityScore(model=str(tmp_path / "none"))
 
 
 def test_losses_are_checked():

@@ -32,6 +32,7 @@ STEPS = LazyTable(
         "substring-dedup": f"{_DEDUP}.substring_step:SubstringDedup",
         "quality-score": f"{_QUALITY}.score:QualityScore",
         "quality-threshold": f"{_QUALITY}.threshold:QualityThreshold",
+        "perplexity-score": f"{_QUALITY}.perplexity:PerplexityScore",
         "decontaminate": f"{_QUALITY}.decontaminate:Decontaminate",
     },
 )

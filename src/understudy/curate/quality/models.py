@@ -36,11 +36,19 @@ def find_language_model(model: str) -> Path:
             if (folder / name).is_file():
                 return folder / name
         place = str(folder / _LANGUAGE_FILES[1])
-    raise DataError(
-        f"language: the model is not there, expected fastText's lid.176.ftz or lid.176.bin at "
-        f"{place}. 'understudy data fetch {LANGUAGE_ASSET}' brings it, or give its path (model: "
-        "PATH); without any model, 'method: words' tells languages apart by their frequent words."
+    fetch = (
+        f"'understudy data fetch {LANGUAGE_ASSET}' brings it" if LANGUAGE_ASSET in ASSETS else ""
     )
+    raise DataError(
+        "language: the model is not there, expected fastText's published lid.176.ftz or "
+        f"lid.176.bin at {place}. {fetch or 'Put it there'}, or give its path (model: PATH); "
+        "without any model, 'method: words' tells languages apart by their frequent words."
+    )
+
+
+def quality_place() -> Path:
+    """Return where a quality classifier is looked for by default."""
+    return cache_folder() / "models" / "quality.safetensors"
 
 
 def find_quality_model(model: str) -> Path:
@@ -49,15 +57,12 @@ def find_quality_model(model: str) -> Path:
     Raises:
         DataError: none is there; the message says where one is expected and what works without.
     """
-    if model:
-        place = Path(model)
-    else:
-        place = cache_folder() / "models" / "quality.safetensors"
+    place = Path(model) if model else quality_place()
     if place.is_file():
         return place
     raise DataError(
         f"quality-score: the classifier is not there, expected a fastText model (.bin, .ftz) or a "
         f"classifier of this package (.safetensors) at {place}. Train one on texts of yours "
-        "(understudy.curate.quality.train), or give its path (model: PATH); without any "
+        "(understudy curate classifier), or give its path (model: PATH); without any "
         "model, 'scorer: prose' scores by features of prose."
     )

@@ -88,7 +88,6 @@ class ModelLosses:
         encode: text to token ids.
         context: tokens that the model reads at once.
         first: token put before each text, so that its first token is predicted too; None for none.
-        max_tokens: tokens of a text that are read; 0 reads all.
         batch_tokens: tokens of a batch, padding included.
     """
 
@@ -99,13 +98,12 @@ class ModelLosses:
         context: int,
         *,
         first: int | None = None,
-        max_tokens: int = 0,
         batch_tokens: int = 8192,
     ) -> None:
         if context < 2:
             raise ConfigError(f"perplexity: context: expected 2 tokens or more, got {context}.")
         self.model, self.encode, self.context = model, encode, context
-        self.first, self.max_tokens, self.batch_tokens = first, max_tokens, batch_tokens
+        self.first, self.batch_tokens = first, batch_tokens
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return (loss float64 [N], predicted tokens int64 [N])."""
@@ -114,7 +112,6 @@ class ModelLosses:
         for number, text in enumerate(texts):
             ids = [] if self.first is None else [self.first]
             ids += list(self.encode(text))
-            ids = ids[: self.max_tokens + (self.first is not None)] if self.max_tokens else ids
             tokens[number] = max(len(ids) - 1, 0)
             for start in range(0, len(ids) - 1, self.context):
                 pieces.append((number, ids[start : start + self.context + 1]))
@@ -169,7 +166,7 @@ class PerplexityScore(Stage):
     Attributes:
         model: path of its file; it brings its tokenizer.
         column: the score's.
-        max_tokens: tokens of a page that are read; 0 reads all.
+        max_chars: characters of a page that are read; 0 reads all.
         batch_tokens: tokens of a batch.
     """
 
@@ -177,13 +174,17 @@ class PerplexityScore(Stage):
     kind: ClassVar[Any] = "enricher"
     model: str
     column: str = "score.perplexity"
-    max_tokens: int = 2048
+    max_chars: int = 8_192
     batch_tokens: int = 8192
     _losses: ModelLosses = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         from understudy import models
 
+        if self.max_chars < 0:
+            raise ConfigError(
+                f"perplexity-score: max_chars: expected 0 or more, got {self.max_chars}."
+            )
         self.adds = {self.column: pa.float32()}
         network = models.load(self.model).eval()
         coder, context = getattr(network, "coder", None), getattr(network, "context", None)
@@ -194,7 +195,6 @@ class PerplexityScore(Stage):
             coder.encode,
             int(context),
             first=getattr(coder, "end_id", None),
-            max_tokens=self.max_tokens,
             batch_tokens=self.batch_tokens,
         )
 
@@ -205,10 +205,11 @@ class PerplexityScore(Stage):
             "name": self.name,
             "model": model,
             "column": self.column,
-            "max_tokens": self.max_tokens,
+            "max_chars": self.max_chars,
         }
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Add the score of every page."""
-        found = perplexity_scores(self._losses, texts_of(batch).to_pylist())
+        texts = [text[: self.max_chars or None] for text in texts_of(batch).to_pylist()]
+        found = perplexity_scores(self._losses, texts)
         return with_column(batch, self.column, float_column(found.score))

@@ -1,10 +1,12 @@
 """A score without a model: how much a page looks like running English prose.
 
 Eight features are computed from characters and words; each is turned into a number f in [0, 1] by a
-trapezoid that is 1 over the range usual for prose and falls to 0 outside. The score is their
-geometric mean with a floor, (prod max(f, 0.02))^(1/8), so that one bad feature counts and several
-count more. It orders pages; its absolute size means nothing, so use it with a percentile or its
-rank in the pool (`quality-threshold`, options `keep` and `rank`).
+trapezoid that is nearly 1 over the range usual for prose and falls to 0 outside. It is highest in
+the middle of that range, by 5 %: were it flat, most good pages would have one and the same score,
+and no share of them could be chosen. The score is the geometric mean with a floor,
+(prod max(f, 0.02))^(1/8), so that one bad feature counts and several count more. It orders pages;
+its absolute size means nothing, so use it with a percentile or its rank in the pool
+(`quality-threshold`, options `keep` and `rank`).
 
 Words are what white space separates; a letter is a Latin letter or any character beyond ASCII; a
 sentence ends at a word whose last character, quotes and brackets aside, is one of . ! ?
@@ -21,7 +23,7 @@ import pyarrow.compute as pc
 from understudy.models.text.fasttext_lines import split_lines
 from understudy.models.text.fasttext_runs import run_sums
 
-FORMULA = 1
+FORMULA = 2
 """Version of the formula; part of what decides a score."""
 
 TRAPEZOIDS: Mapping[str, tuple[float, float, float, float]] = {
@@ -32,10 +34,12 @@ TRAPEZOIDS: Mapping[str, tuple[float, float, float, float]] = {
     "stop_words": (0.05, 0.25, 0.60, 0.75),  # among words
     "sentence_words": (3.0, 8.0, 35.0, 90.0),  # words a sentence
     "variety": (0.70, 0.82, 0.98, 1.20),  # log of different words over log of words
-    "words": (10.0, 120.0, 1e6, 1e8),
+    "log_words": (1.0, 2.1, 6.0, 8.0),  # log10 of the number of words
 }
 """Where each feature starts to count, is full, stops being full and no longer counts."""
 _FLOOR = 0.02
+DOME = 0.05
+"""How much lower the ends of the usual range are than its middle."""
 _STOP = frozenset(
     (
         b"the of and to in a is that for it as was with be by on not he his at this are or from "
@@ -82,7 +86,7 @@ def features(texts: pa.Array) -> dict[str, np.ndarray]:
         "stop_words": run_sums(is_stop[lines.codes], lines.counts) / words,
         "sentence_words": counts / np.maximum(sentences, 1),
         "variety": np.log(np.maximum(different, 1)) / np.log(np.maximum(counts, 2)),
-        "words": counts.astype(np.float64),
+        "log_words": np.log10(np.maximum(counts, 1)),
     }
 
 
@@ -97,8 +101,10 @@ def prose_scores(texts: pa.Array) -> np.ndarray:
 
 
 def trapezoid(values: np.ndarray, a: float, b: float, c: float, d: float) -> np.ndarray:
-    """Return 0 up to a, rising to 1 at b, 1 up to c, falling to 0 at d."""
-    return np.clip(np.minimum((values - a) / (b - a), (d - values) / (d - c)), 0, 1)
+    """Return 0 up to a, rising to 1 - DOME at b, 1 midway between b and c, falling to 0 at d."""
+    sides = np.clip(np.minimum((values - a) / (b - a), (d - values) / (d - c)), 0, 1)
+    middle = np.clip((values - b) / (c - b), 0, 1) * 2 - 1
+    return sides * (1 - DOME * middle**2)
 
 
 def _character_counts(texts: pa.Array) -> np.ndarray:

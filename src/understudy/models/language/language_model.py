@@ -17,6 +17,7 @@ from understudy.models.language.decoder import Decoder
 from understudy.models.language.generate import GenerateConfig, Generated, generate
 from understudy.models.language.language_config import LanguageConfig
 from understudy.models.language.stops import Stop
+from understudy.models.preprocess import Preprocess
 
 Finish = Callable[[Tensor, Tensor], dict[str, Tensor]]
 """`finish(states [B, L, width], table [vocabulary, width])`: what to do instead of logits."""
@@ -55,6 +56,15 @@ class LanguageModel(Model):
     def vocab_size(self) -> int:
         """Number of token ids."""
         return self.decoder.vocab_size
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Nothing: there are no images.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError(f"{self.config.name} is a language model: it reads no images.")
 
     @property
     def coder(self) -> Coder:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from understudy.core.errors import ConfigError, DataError
+from understudy.core.errors import ConfigError, DataError, ModelError
 from understudy.core.progress import bar
 from understudy.core.seeds import rng, torch_generator
 from understudy.models.text.fasttext import FastText
@@ -108,6 +108,7 @@ def fit(
     Raises:
         ConfigError: fewer than two labels, or another number of labels than of texts.
         DataError: a label with white space, or no text with a word.
+        ModelError: the weights grew without bound.
     """
     config = config or FastTextConfig()
     names = _check_labels(texts, labels)
@@ -126,6 +127,11 @@ def fit(
             _step(table, output, rows, sizes, wanted, config.lr * (1 - done / total))
             done += len(rows)
             shown.advance(len(sizes))
+    if not (torch.isfinite(output).all() and torch.isfinite(table).all()):
+        raise ModelError(
+            f"fastText training: the weights are no longer finite after lr {config.lr} and batches "
+            f"of {config.batch_size} texts; lower lr, or batch_size."
+        )
     parts = BinParts(
         dictionary=dictionary,
         input=SparseRows(len(dictionary.words) + config.buckets, bags.used, table.numpy()),
@@ -142,7 +148,7 @@ def _step(
 ) -> None:
     """Do one batch of softmax regression on the means of rows, in place."""
     starts = sizes.cumsum(0) - sizes
-    hidden = F.embedding_bag(rows, table, starts, mode="mean")
+    hidden = F.embedding_bag(rows, table, starts, mode="sum").div_(sizes[:, None])
     errors = F.softmax(hidden @ output.T, dim=1).neg_()
     errors[torch.arange(len(wanted)), wanted] += 1
     errors *= lr
