@@ -189,6 +189,7 @@ def test_html_folders_are_grouped_and_keep_their_names(tmp_path):
         ("plain", "readme.txt"),
     ]
     assert [p.facts().get("Content-Type") for p in pages] == ["text/html"] * 3 + [None]
+    assert [p.facts().get("form") for p in pages] == ["markup"] * 3 + [None]
 
 
 @pytest.mark.parametrize(
@@ -242,6 +243,7 @@ def test_archives_become_pages_with_their_headers(tmp_path):
     assert [p.url for p in pages] == ["http://a/0", "http://a/1", "http://a/2", "http://b/"]
     assert [p.source for p in pages] == ["a.warc.gz"] * 3 + ["b.warc.wet.gz"]
     assert pages[0].facts()["Content-Type"] == "text/html"
+    assert pages[0].facts()["form"] == "markup"
     assert pages[1].facts()["WARC-Record-ID"] == "<urn:uuid:http://a/1>"
     assert pages[3].facts().get("Content-Type") != "text/html"
     path.write_bytes(path.read_bytes()[:-20])

@@ -20,7 +20,10 @@ that goes on for long enough to be what the page is about.</p>
 <footer>Copyright of nobody</footer></body></html>"""
 
 
-def page(text: str = HTML, metadata: str = '{"Content-Type": "text/html; charset=utf-8"}') -> Page:
+WEB = '{"Content-Type": "text/html; charset=utf-8", "form": "markup"}'
+
+
+def page(text: str = HTML, metadata: str = WEB) -> Page:
     return Page(id="a", text=text, metadata=metadata)
 
 
@@ -51,11 +54,12 @@ def test_whole_text(method):
     assert "Home" in item.text
 
 
-@pytest.mark.parametrize("metadata", ["{}", '{"Content-Type": "text/plain"}', ""])
+@pytest.mark.parametrize("metadata", ["{}", '{"Content-Type": "text/html"}', ""])
 def test_other_pages_are_left_alone(metadata):
     item = page("<p>x</p>", metadata)
     assert Extract(method="plain").pages(item) == [item]
     assert item.text == "<p>x</p>"
+    assert Extract(method="plain", every=True).pages(item)[0].text == "x"
 
 
 def test_drops():

@@ -23,6 +23,12 @@ BASE: Mapping[str, pa.DataType] = {
 """Columns that every page batch has; `metadata` is a JSON object."""
 
 
+FORM, MARKUP = "form", "markup"
+"""Key and value in the metadata of a page whose text is still markup. Readers of HTML and of web
+archives set it; `Content-Type` does not say it, since pages of extracted text keep the headers of
+the crawl."""
+
+
 def page_schema(added: Mapping[str, pa.DataType] | None = None) -> pa.Schema:
     """Return the schema of page batches with the columns that stages added."""
     return pa.schema([*BASE.items(), *(added or {}).items()])

@@ -16,7 +16,7 @@ from typing import Any
 
 from understudy.core.errors import ConfigError
 from understudy.core.lazy import require
-from understudy.curate.engine.pages import Page
+from understudy.curate.engine.pages import FORM, MARKUP, Page
 from understudy.curate.engine.stage import PageStage
 from understudy.curate.text.contract import Described
 from understudy.curate.text.html_plain import visible_text
@@ -38,12 +38,14 @@ def _trafilatura(main_content: bool) -> Callable[[str], str | None]:
 
 @dataclass(kw_only=True)
 class Extract(Described, PageStage):
-    """Make text of pages whose metadata say `Content-Type: text/html`; leave all others.
+    """Make text of pages that hold markup; leave all others.
 
-    The metadata of such a page get `extracted`, the name of the method, so that a page is never
-    extracted twice.
+    Pages of HTML files and web archives hold markup and say so in their metadata (`form`); JSON
+    lines and tables hold text, whatever the `Content-Type` of the crawl that they keep. The name of
+    the method, `extracted`, takes the place of `form`, so that a page is never extracted twice.
 
     Attributes:
+        every: take all pages that were not extracted for markup: JSON lines of HTML, say.
         method: `resiliparse`, `trafilatura`, or `plain` (all visible text; needs no package).
         main_content: leave out menus, headers and the like; `plain` cannot.
     """
@@ -51,6 +53,7 @@ class Extract(Described, PageStage):
     name = "extract"
     method: str = "resiliparse"
     main_content: bool = True
+    every: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -72,8 +75,7 @@ class Extract(Described, PageStage):
     def pages(self, page: Page) -> list[Page]:
         """Extract."""
         facts = page.facts()
-        kind = str(facts.get("Content-Type", "")).split(";")[0].strip().lower()
-        if kind not in ("text/html", "application/xhtml+xml") or "extracted" in facts:
+        if "extracted" in facts or not (self.every or facts.get(FORM) == MARKUP):
             return [page]
         try:
             text = (self._text(page.text) or "").strip()
@@ -84,6 +86,7 @@ class Extract(Described, PageStage):
             self._reason = "no text"
             return []
         page.text = text
+        facts.pop(FORM, None)
         page.metadata = json.dumps({**facts, "extracted": self.method}, ensure_ascii=False)
         return [page]
 

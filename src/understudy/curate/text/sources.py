@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from understudy.curate.engine.pages import Page, page_id
+from understudy.curate.engine.pages import FORM, MARKUP, Page, page_id
 from understudy.curate.text.sources_bad import Skipped
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ Reader = Callable[["InputUnit", Skipped], Iterator[Page]]
 def read_input(unit: InputUnit, skipped: Skipped) -> Iterator[Page]:
     """Yield the pages of a unit of input, in order.
 
-    Pages of HTML files and WARC records hold markup as their text, and `"text/html"` as
-    `Content-Type` in their metadata; the step `extract` makes text of them.
+    Pages of HTML files and WARC records hold markup as their text, and say so in their metadata
+    (`engine.pages.FORM`); the step `extract` makes text of them.
 
     Args:
         unit: what to read.
@@ -105,7 +105,9 @@ def _archive(
     from understudy.curate.text.sources_html import decode
 
     for number, (url, body, headers, metadata) in enumerate(records):
-        facts = {**metadata, "Content-Type": "text/html"} if markup else dict(metadata)
+        facts = dict(metadata)
+        if markup:
+            facts |= {"Content-Type": "text/html", FORM: MARKUP}
         kind = next((v for k, v in dict(headers or {}).items() if k.lower() == "content-type"), "")
         text = body if isinstance(body, str) else decode(body, kind if markup else "charset=utf-8")
         record = {"text": text, "url": url, "metadata": facts}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from understudy.core.errors import DataError
-from understudy.curate.engine.pages import Page
+from understudy.curate.engine.pages import FORM, MARKUP, Page
 from understudy.curate.text.sources import page_of
 from understudy.curate.text.sources_bad import Skipped
 from understudy.data.importers.streams import open_stream
@@ -93,7 +93,7 @@ def _read_files(unit: InputUnit, skipped: Skipped, facts: dict[str, str]) -> Ite
 
 def read_html(unit: InputUnit, skipped: Skipped) -> Iterator[Page]:
     """Yield one page of markup for each file."""
-    return _read_files(unit, skipped, {"Content-Type": "text/html"})
+    return _read_files(unit, skipped, {"Content-Type": "text/html", FORM: MARKUP})
 
 
 def read_text(unit: InputUnit, skipped: Skipped) -> Iterator[Page]:
