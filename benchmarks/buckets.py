@@ -16,7 +16,7 @@ from typing import Any
 
 from common import write_result
 
-LOW, HIGH, PER_STEP, VOCABULARY = 6, 12, 16_384, 4_096
+LOW, HIGH, PER_STEP, VOCABULARY = 6, 13, 16_384, 4_096
 GOAL, TOLERANCE = 1.5, 0.15
 
 
