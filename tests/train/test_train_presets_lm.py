@@ -8,7 +8,6 @@ from understudy.core.errors import ConfigError
 from understudy.models.count import parameters
 from understudy.models.language.cost import (
     matmul_parameters,
-    mixture_training_flop,
     training_flop,
 )
 from understudy.train.presets_lm import (
@@ -86,13 +85,6 @@ def test_known_costs_of_one_billion_parameters():
         0.17, abs=0.005
     )
     assert training_flop(config, 8192, causal=False) - products == pytest.approx(4.83e9, rel=2e-3)
-    # the natural mixture of the paper: shares of tokens in sequences of 2^6 to 2^13
-    shares = dict(zip((2**k for k in range(6, 14)), (3, 6, 10, 17, 21, 17, 13, 9), strict=True))
-    mean = sum(length * share for length, share in shares.items()) / sum(shares.values())
-    assert mean == pytest.approx(2037, abs=1)
-    assert mixture_training_flop(config, shares) == pytest.approx(training_flop(config, mean))
-    with pytest.raises(ConfigError, match="some above 0"):
-        mixture_training_flop(config, {8: 0.0})
 
 
 @pytest.mark.parametrize("name", ["openlm-160m", "openlm-nano", "llama-nano"])

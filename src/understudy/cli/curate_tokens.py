@@ -147,7 +147,7 @@ def buckets(argv: Sequence[str], prog: str) -> int:
             cycles=cycles,
             repeat=repeat,
             context=context,
-            size=_size(model) if model else None,
+            model=_decoder(model) if model else None,
             world=world,
             accumulate=accumulate,
         )
@@ -157,16 +157,11 @@ def buckets(argv: Sequence[str], prog: str) -> int:
     return parse(command, argv, prog)
 
 
-def _size(name: str) -> Any:
+def _decoder(name: str) -> Any:
     from understudy import models
-    from understudy.curate.tokens.cost import ModelSize
-    from understudy.models.language.cost import matmul_parameters
     from understudy.models.language.language_config import LanguageConfig
 
     config: Any = models.config(name)
     if not isinstance(config, LanguageConfig):
         raise ConfigError(f"curate buckets: '{name}' is no language model; try openlm-1b.")
-    decoder = config.decoder
-    return ModelSize(
-        matmul_parameters=matmul_parameters(decoder), layers=decoder.depth, width=decoder.width
-    )
+    return config.decoder

@@ -7,44 +7,50 @@ documents of the pool, as DataComp-LM does (arXiv 2406.11794, appendix J).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from understudy.core.errors import DataError
 from understudy.core.files import write_text
-from understudy.core.seeds import rng
+from understudy.curate.engine.build import COMMIT
 from understudy.curate.engine.pipeline import Pipeline
+from understudy.curate.quality.train import train_classifier
+from understudy.curate.text.sample import sample_texts
 from understudy.curate.tokens.jobs import TokenRun
 from understudy.curate.tokens.tokenise import TokeniseConfig, tokenise
 from understudy.data.corpora.pool_config import PoolConfig
 from understudy.data.tokens import TokenStore
-from understudy.models.text.fasttext_fit import FastTextConfig, fit
+from understudy.models.text.fasttext_fit import FastTextConfig
 
 SCORE = "score.quality"
 SETS = ("raw", "heuristics", "dedup")
 """From the pool as it is to what the classifier chooses from."""
 
-HEURISTICS: tuple[Any, ...] = (
-    "url-removal",
-    "newlines",
-    {"name": "language", "method": "words", "threshold": 0.4},
-    "page-length",
-    "word-length",
-    "symbol-ratio",
-    "bullet-lines",
-    "ellipsis-lines",
-    "alphabetic-words",
-    "stop-words",
-    "repetition",
-    "line-edits",
-)
-"""The steps of DCLM-Baseline between extraction and deduplication. The language is told by words,
-since the published model cannot be had everywhere; English prose of manuals reaches 0.45 to 0.65
-there, other text at most 0.3."""
+WORDS_THRESHOLD = 0.4
+"""English prose of manuals reaches 0.45 to 0.65 where the language is told by words, other text at
+most 0.3; the published 0.65 is for the published model."""
+
+
+def heuristics(language: str = "words") -> list[dict[str, Any]]:
+    """Return the steps of the pipeline `dclm` between extraction and deduplication.
+
+    Args:
+        language: how the language is told: `fasttext`, or `words`, which needs no model.
+    """
+    found = []
+    for step in Pipeline.named("dclm").steps:
+        if step.name == COMMIT:
+            return found
+        plain = {"name": step.name, **step.args}
+        if step.name == "language":
+            plain["method"] = language
+            if language == "words":
+                plain["threshold"] = WORDS_THRESHOLD
+        if step.name != "extract":
+            found.append(plain)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +61,7 @@ class SetsConfig:
         pool: the pool.
         vocab_size: of the byte-level BPE, which is trained on documents of the raw pool.
         tokenizer_documents: how many of them.
-        negatives: random documents of the pool that the classifier learns from; as many clean
-            ones at most.
+        negatives: random documents of the pool that the classifier sees, and clean ones, at most.
         classifier: how it learns. fastText's own rate and epochs are for hundreds of thousands of
             texts; a few thousand leave it near 0.5 for every page.
         workers: processes; 1 runs here.
@@ -105,21 +110,6 @@ class Sets:
         from understudy.models.language.coder import read_coder
 
         return read_coder(self.tokenizer.read_text(encoding="utf-8"))
-
-
-def texts_of(path: str | Path) -> Iterator[str]:
-    """Yield the texts of a file of JSON lines, plain or compressed, in order.
-
-    Raises:
-        DataError: a line without a text.
-    """
-    from understudy.data.importers.jsonl import read_lines
-
-    for number, row in read_lines(Path(path)):
-        text = row.get("text")
-        if not isinstance(text, str) or not text:
-            raise DataError(f"{path}, line {number}: no text; expected a string in 'text'.")
-        yield text
 
 
 def make_sets(folder: str | Path, config: SetsConfig) -> tuple[Sets, dict[str, Any]]:
@@ -182,70 +172,42 @@ def curate_pages(
     Returns:
         The places, and facts: documents and tokens of every set, the funnel.
     """
-    sets = Sets(folder=Path(folder))
+    sets, options = Sets(folder=Path(folder)), {"workers": workers, "seed": seed}
     stores = sets.folder / "stores"
-    options = {"workers": workers, "seed": seed}
-    read = Pipeline(["commit"], "raw").run(pages, stores / "all", **options)
-    texts = _texts(stores / "all")
-    _tokenizer(sets, texts, tokenizer, vocab_size, tokenizer_documents, seed)
+    read = Pipeline(["extract"], "raw").run(pages, stores / "all", **options)
+    _tokenizer(sets, stores / "all", tokenizer, vocab_size, tokenizer_documents, seed)
     learn = replace(classifier or FastTextConfig(word_ngrams=2), seed=seed)
-    _classifier(sets, texts, list(texts_of(reference)), negatives, learn)
+    if not sets.classifier.is_file():
+        train_classifier(
+            reference, stores / "all", sets.classifier, per_class=negatives, config=learn
+        )
     score = {"name": "quality-score", "model": str(sets.classifier)}
-    told = [{**s, "method": language} if _is_language(s) else s for s in HEURISTICS]
-    if language != "words":
-        told = [{k: v for k, v in s.items() if k != "threshold"} if _is_language(s) else s
-                for s in told]  # fmt: skip
-    runs = [
-        Pipeline([score], "raw").run(stores / "all", stores / "raw", **options),
-        Pipeline(told, "heuristics").run(stores / "all", stores / "heuristics", **options),
-        Pipeline(["bloom-dedup", score], "dedup").run(
-            stores / "heuristics", stores / "dedup", **options
-        ),
-    ]
+    Pipeline([score], "raw").run(stores / "all", stores / "raw", **options)
+    filtered = Pipeline(heuristics(language), "heuristics").run(
+        stores / "all", stores / "heuristics", **options
+    )
+    dedup = Pipeline(["bloom-dedup", score], "dedup").run(
+        stores / "heuristics", stores / "dedup", **options
+    )
     counted = {name: _tokens(sets, name, stores / name, workers) for name in SETS}
-    funnel = [row.to_plain() for report in (read, *runs[1:]) for row in report.funnel]
+    funnel = [row.to_plain() for report in (read, filtered, dedup) for row in report.funnel]
     return sets, {"sets": counted, "funnel": funnel}
 
 
-def _is_language(step: Any) -> bool:
-    return isinstance(step, dict) and step["name"] == "language"
-
-
-def _texts(store: Path) -> list[str]:
-    from understudy.data.store import Store
-
-    opened = Store.open(store)
-    return opened.take(np.arange(opened.num_rows), ["text"]).column("text").to_pylist()
-
-
 def _tokenizer(
-    sets: Sets, texts: list[str], given: str, vocab_size: int, documents: int, seed: int
+    sets: Sets, store: Path, given: str, vocab_size: int, documents: int, seed: int
 ) -> None:
     from understudy.curate.tokens.encoders import load_coder
     from understudy.models.text.train_tokenizer import train_byte_bpe
 
     if sets.tokenizer.is_file():
         return
-    if given:
-        write_text(sets.tokenizer, load_coder(given).to_json())
-        return
-    some = _some(texts, documents, seed, "bpe")
-    write_text(sets.tokenizer, train_byte_bpe(some, vocab_size).to_json())
-
-
-def _some(texts: list[str], number: int, seed: int, what: str) -> list[str]:
-    order = rng(what, seed).permutation(len(texts))[:number]
-    return [texts[i] for i in sorted(order.tolist())]
-
-
-def _classifier(
-    sets: Sets, texts: list[str], reference: list[str], most: int, config: FastTextConfig
-) -> None:
-    if sets.classifier.is_file():
-        return
-    good = reference[:most]
-    bad = _some(texts, len(good), config.seed, "negatives")
-    fit([*good, *bad], ["hq"] * len(good) + ["cc"] * len(bad), config).save(sets.classifier)
+    coder = (
+        load_coder(given)
+        if given
+        else train_byte_bpe(sample_texts([store], documents, seed), vocab_size)
+    )
+    write_text(sets.tokenizer, coder.to_json())
 
 
 def _tokens(sets: Sets, name: str, place: Path, workers: int) -> dict[str, int]:

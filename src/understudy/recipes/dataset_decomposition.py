@@ -106,8 +106,8 @@ def run(config: Config) -> Path:
 
 def _tokenizer(config: Config) -> Path:
     """Return the tokenizer's file; a byte-level BPE learns from the documents themselves."""
+    from understudy.curate.text.sample import sample_texts
     from understudy.curate.tokens.encoders import load_coder
-    from understudy.curate.tokens.sample import sample_texts
     from understudy.models.text.train_tokenizer import train_byte_bpe
 
     path = config.out / "tokenizer.json"
@@ -115,7 +115,9 @@ def _tokenizer(config: Config) -> Path:
         coder = (
             load_coder(config.tokenizer)
             if config.tokenizer
-            else train_byte_bpe(sample_texts(config.store, 4_000, config.seed), config.vocab_size)
+            else train_byte_bpe(
+                sample_texts([config.store], 4_000, config.seed, strict=False), config.vocab_size
+            )
         )
         write_text(path, coder.to_json())
     return path

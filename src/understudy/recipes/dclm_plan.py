@@ -15,8 +15,8 @@ PAPER = "2406.11794, table 10"
 PEAK_FLOP_PER_S = 989e12
 """Of an H100 in 16 bits."""
 KEEP = 0.1
-NGRAM_BITS = 9.585
-"""Bits of a Bloom filter for each n-gram at an error rate of 0.01."""
+ERROR_RATE = 0.01
+"""Of the published Bloom filter, an n-gram."""
 
 
 def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "") -> Plan:
@@ -96,9 +96,12 @@ def _scale(made: Plan, found: DclmScale) -> float:
 
 
 def _filter(made: Plan, found: DclmScale) -> None:
-    bits = NGRAM_BITS * found.pool_tokens
+    from understudy.curate.dedup.bloom import num_bits
+
+    bits = num_bits(int(found.pool_tokens), ERROR_RATE)
     made.add(
         f"{found.name}: Bloom filter of the whole pool", bits / 8, "B",
-        formula="9.585 bits an n-gram at an error rate of 0.01; shards divide it",
+        formula=f"{bits / found.pool_tokens:.3f} bits an n-gram at an error rate of {ERROR_RATE:g}; "
+        "shards divide it",
         source="2406.11794, app. L",
     )  # fmt: skip

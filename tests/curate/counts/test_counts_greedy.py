@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from understudy.core.errors import ConfigError
-from understudy.curate.counts.greedy import greedy_counts, log_value
+from understudy.curate.counts.greedy import greedy_counts, greedy_with_floor, log_value
 
 
 def heap_greedy(log_u, tokens, order, budget, delta, most):
@@ -124,3 +124,29 @@ def test_budgets_out_of_reach_are_refused_with_the_reachable_one():
     assert counts.tolist() == [3, 3]
     with pytest.raises(ConfigError, match="smallest document has 10"):
         greedy_counts(np.zeros(2), tokens, order, 9, delta=0.5, most=3)
+
+
+@settings(max_examples=300, deadline=None)
+@given(worlds(), st.floats(0.05, 1.0))
+def test_a_floor_of_unique_tokens_is_met_at_the_price_of_repeats(world, share):
+    log_u, tokens, order, budget, delta, most = world
+    free, _ = greedy_counts(log_u, tokens, order, budget, delta=delta, most=most)
+    unique = max(int(min(budget, tokens.sum()) * share), int(tokens.min()))
+    counts, _ = greedy_with_floor(log_u, tokens, order, budget, unique, delta=delta, most=most)
+    longest, used = int(tokens.max()), int((counts * tokens).sum())
+    assert int(tokens[counts > 0].sum()) > unique - longest
+    assert budget - longest < used <= budget
+    assert counts.max() <= most
+    if int(tokens[free > 0].sum()) >= unique:
+        assert counts.tolist() == free.tolist()
+    for a, b in itertools.permutations(range(len(log_u)), 2):
+        if log_u[a] > log_u[b]:
+            assert counts[a] >= counts[b]
+
+
+def test_floors_out_of_reach_are_refused():
+    tokens, order = np.array([10, 20], np.int64), np.array([0.1, 0.2])
+    with pytest.raises(ConfigError, match="a floor must be reachable"):
+        greedy_with_floor(np.zeros(2), tokens, order, 60, 31, delta=0.5, most=3)
+    with pytest.raises(ConfigError, match="delta below 1"):
+        greedy_with_floor(np.array([9.0, 0.0]), tokens, order, 20, 20, delta=1.0, most=3)

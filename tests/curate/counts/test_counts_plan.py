@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from understudy.core.errors import CardError, ConfigError, DataError
 from understudy.curate.counts import presets, shards
 from understudy.curate.counts.documents import Documents, quality, unit_hash, with_scores
-from understudy.curate.counts.plan import CountConfig, CountPlan, check_held_out, plan_counts
+from understudy.curate.counts.held_out import check_held_out
+from understudy.curate.counts.plan import CountConfig, CountPlan, plan_counts
 from understudy.curate.counts.sharded import count_store
 from understudy.curate.counts.store import documents_of, write_counts
 from understudy.data.store import Store

@@ -27,7 +27,8 @@ from understudy.curate.quality.prose import (
     trapezoid,
 )
 from understudy.curate.quality.score import QualityScore
-from understudy.curate.quality.train import measure, sample_texts, train_classifier
+from understudy.curate.quality.train import measure, train_classifier
+from understudy.curate.text.sample import sample_texts
 from understudy.models.text.fasttext import FastText
 from understudy.models.text.fasttext_fit import FastTextConfig
 
@@ -300,7 +301,7 @@ def test_samples_do_not_depend_on_order(tmp_path):
     assert first == sample_texts([one], 60, 0)[:10]
     assert len(sample_texts([one], 60, 0)) == 50
     empty = write_lines(tmp_path / "c.jsonl", [" "])
-    with pytest.raises(DataError, match="no texts to train a classifier on"):
+    with pytest.raises(DataError, match="no texts to learn from"):
         sample_texts([empty], 10, 0)
 
 

@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 
 from understudy.core.errors import ConfigError
 from understudy.curate.tokens.cost import (
-    ModelSize,
     measure_steps,
     mixture_flop,
     mixture_seconds,
     saving,
-    token_flop,
 )
 from understudy.curate.tokens.plan import plan_buckets
 from understudy.curate.tokens.solver import solve_counts
@@ -26,9 +24,11 @@ from understudy.curate.tokens.stats import (
     weighted_length,
 )
 from understudy.data.sampler_buckets import BucketSampler
+from understudy.models.language.cost import training_flop
+from understudy.models.language.language_config import openlm_1b
 
 NATURAL = dict(zip(range(6, 14), (3, 6, 10, 17, 21, 17, 13, 9), strict=True))
-OPENLM_1B = ModelSize(matmul_parameters=1_439_893_504 - 50_432 * 2048, layers=24, width=2048)
+OPENLM_1B = openlm_1b().decoder
 WIKIPEDIA = {
     8: 579_862_528,
     9: 816_840_704,
@@ -75,15 +75,9 @@ def test_means_of_buckets_are_those_of_their_sequences(counts):
 
 
 def test_costs_of_a_1b_model():
-    assert 6 * OPENLM_1B.matmul_parameters == pytest.approx(8.02e9, rel=1e-3)
-    assert token_flop(8192, OPENLM_1B) == pytest.approx(10.43e9, rel=1e-3)
     assert weighted_length(NATURAL) == pytest.approx(2037, abs=0.5)
     assert mixture_flop(NATURAL, OPENLM_1B) == pytest.approx(8.62e9, rel=1e-3)
     assert saving(NATURAL, 8192, OPENLM_1B) == pytest.approx(0.17, abs=0.005)
-    whole = ModelSize(matmul_parameters=1, layers=24, width=2048, causal=False)
-    assert token_flop(8192, whole) - 6 == 2 * 6 * 24 * 2048 * 8192
-    with pytest.raises(ConfigError, match="ModelSize.layers: expected at least 1, got 0"):
-        ModelSize(matmul_parameters=1, layers=0, width=1)
 
 
 def test_solver_known_answer():
@@ -132,13 +126,13 @@ def test_solver_refuses_too_few_tokens():
 
 def test_plan_of_wikipedia():
     sequences = {k: n >> k for k, n in WIKIPEDIA.items()}
-    plan = plan_buckets(sequences, 524_288, size=OPENLM_1B)
+    plan = plan_buckets(sequences, 524_288, model=OPENLM_1B)
     assert sum(plan.tokens.values()) == 3_794_796_544
     assert plan.total_steps == 7238
     text = "\n".join(plan.lines())
     assert "305,135,616" in text
     assert "17.6% saved" in text
-    less = token_flop(weighted_length(WIKIPEDIA), OPENLM_1B) / token_flop(8192, OPENLM_1B)
+    less = training_flop(OPENLM_1B, weighted_length(WIKIPEDIA)) / training_flop(OPENLM_1B, 8192)
     assert 1 - less == pytest.approx(0.176, abs=5e-4)
 
 

@@ -44,14 +44,14 @@ class Cut:
     Attributes:
         level: logarithm of lambda.
         step: log(1 / delta), what each further copy loses; 0 if nothing.
-        most: `c_max`.
+        most: `c_max`, or each one's own, int64 [N].
         rounds: further copies that every document at the level gets.
         threshold: those with a smaller hash get one more.
     """
 
     level: float
     step: float
-    most: int
+    most: int | np.ndarray
     rounds: int = 0
     threshold: float = 0.0
 
@@ -75,7 +75,7 @@ class Cut:
         return self.above(log_u) + np.where(self.at(log_u), more, 0)
 
 
-def _copies(log_u: np.ndarray, level: float, step: float, most: int) -> np.ndarray:
+def _copies(log_u: np.ndarray, level: float, step: float, most: int | np.ndarray) -> np.ndarray:
     if step == 0:
         return np.where(log_u >= level, most, 0).astype(np.int64)
     count = np.clip(1 + np.floor((log_u - level) / step), 0, most).astype(np.int64)
@@ -86,7 +86,12 @@ def _copies(log_u: np.ndarray, level: float, step: float, most: int) -> np.ndarr
 
 
 def cut_at(
-    log_u: np.ndarray, tokens: np.ndarray, budget: int, *, delta: float, most: int
+    log_u: np.ndarray,
+    tokens: np.ndarray,
+    budget: int,
+    *,
+    delta: float,
+    most: int | np.ndarray,
 ) -> tuple[Cut, int]:
     """Return the level that a budget reaches, and the tokens left for copies of exactly it.
 
@@ -95,23 +100,25 @@ def cut_at(
         tokens: int64, of each document or group.
         budget: tokens to use.
         delta: what a further copy keeps of the value, in (0, 1].
-        most: largest count.
+        most: largest count, of all or of each.
 
     Raises:
         ConfigError: the budget is larger than all documents `most` times.
     """
-    total = int(tokens.sum())
-    if budget > most * total:
+    reach = int((most * tokens).sum())
+    if budget > reach:
         raise ConfigError(
-            f"budget: {budget:,} tokens, but {total:,} tokens at most {most} times are "
-            f"{most * total:,}; that is the largest reachable budget: lower it or raise c_max."
+            f"budget: {budget:,} tokens, but {int(tokens.sum()):,} tokens at most "
+            f"{int(np.max(most))} times are {reach:,}; that is the largest reachable budget: lower "
+            "it or raise c_max."
         )
     step = float(-np.log(delta))
 
     def used(level: float) -> int:
         return int((_copies(log_u, level, step, most) * tokens).sum())
 
-    low, high = float(log_u.min()) - (most - 1) * step, float(np.nextafter(log_u.max(), np.inf))
+    low = float((log_u - (np.maximum(most, 1) - 1) * step).min())
+    high = float(np.nextafter(log_u.max(), np.inf))
     if used(low) > budget:
         for _ in range(HALVINGS):
             middle = (low + high) / 2
@@ -135,12 +142,12 @@ def fill(cut: Cut, tokens: np.ndarray, order: np.ndarray, left: int) -> Cut:
         order: their `unit_hash`.
         left: tokens that are left.
     """
-    total = int(tokens.sum())
-    rounds = min(left // total, cut.most if cut.step == 0 else 1) if total else 0
+    total, limit = int(tokens.sum()), int(np.max(cut.most)) if cut.step == 0 else 1
+    rounds = min(left // total, limit) if total else 0
     left -= rounds * total
     ranks = np.argsort(order, kind="stable")
     fits = int(np.searchsorted(np.cumsum(tokens[ranks]), left, "right"))
-    done = rounds >= (cut.most if cut.step == 0 else 1)
+    done = rounds >= limit
     threshold = 0.0 if done or fits == len(ranks) else float(order[ranks[fits]])
     return Cut(level=cut.level, step=cut.step, most=cut.most, rounds=rounds, threshold=threshold)
 
@@ -152,7 +159,7 @@ def greedy_counts(
     budget: int,
     *,
     delta: float,
-    most: int,
+    most: int | np.ndarray,
 ) -> tuple[np.ndarray, float]:
     """Return each document's count and lambda.
 
@@ -180,3 +187,50 @@ def greedy_counts(
     at = cut.at(log_u)
     cut = fill(cut, tokens[at], order[at], left)
     return cut.counts(log_u, order), float(np.exp(cut.level))
+
+
+def greedy_with_floor(
+    log_u: np.ndarray,
+    tokens: np.ndarray,
+    order: np.ndarray,
+    budget: int,
+    unique: int,
+    *,
+    delta: float,
+    most: int,
+) -> tuple[np.ndarray, float]:
+    """Return greedy counts that use at least so many unique tokens, and lambda.
+
+    Where greedy alone uses fewer, the best documents come once up to the floor, and further copies
+    (and documents) take what is left of the budget by the same values.
+
+    Args:
+        log_u: as for `greedy_counts`.
+        tokens: as there.
+        order: as there.
+        budget: tokens to use.
+        unique: least tokens of documents that are used, up to one document.
+        delta: as there, below 1.
+        most: as there.
+
+    Raises:
+        ConfigError: the floor is above the budget or above all tokens, or delta is 1.
+    """
+    counts, level = greedy_counts(log_u, tokens, order, budget, delta=delta, most=most)
+    if int(tokens[counts > 0].sum()) >= unique:
+        return counts, level
+    if unique > min(budget, int(tokens.sum())) or delta == 1:
+        raise ConfigError(
+            f"unique_tokens: {unique:,}, but the budget is {budget:,}, all documents have "
+            f"{int(tokens.sum()):,}, and delta is {delta:g}; a floor must be reachable and needs a "
+            "delta below 1."
+        )
+    first, _ = greedy_counts(log_u, tokens, order, unique, delta=delta, most=1)
+    left = budget - int((first * tokens).sum())
+    if left < int(tokens.min()):
+        return first, level
+    step = float(-np.log(delta))
+    extra, level = greedy_counts(
+        log_u - first * step, tokens, order, left, delta=delta, most=most - first
+    )
+    return first + extra, level

@@ -24,7 +24,7 @@ from understudy.curate.counts.documents import (
     unit_hash,
     with_scores,
 )
-from understudy.curate.counts.greedy import greedy_counts, log_value
+from understudy.curate.counts.greedy import greedy_with_floor, log_value
 from understudy.curate.counts.repeats import effective_tokens
 
 Preset = Literal["greedy", "uniform", "threshold-steps", "score-linear", "dup-count"]
@@ -45,6 +45,7 @@ class CountConfig:
         eta: greedy: weight of duplicates in the raw pool.
         delta: greedy: what each further copy keeps of the value, in (0, 1].
         c_max: largest count.
+        unique_tokens: greedy: least tokens of documents that are used; 0 asks for none.
         epochs: uniform without a budget: passes, fractions allowed.
         steps: threshold-steps: shares of the documents from the best down, and their repeats.
         missing: what to do with documents without a score: `"error"`, `"drop"` or `"lowest"`.
@@ -59,6 +60,7 @@ class CountConfig:
     eta: float = 0.25
     delta: float = 0.7
     c_max: int = 10
+    unique_tokens: int = 0
     epochs: float = 0.0
     steps: tuple[tuple[float, float], ...] = presets.STEPS
     missing: Missing = "error"
@@ -195,11 +197,12 @@ def plan_counts(documents: Documents, config: CountConfig) -> CountPlan:
     order = unit_hash(documents.ids, config.seed)
     tokens, level = documents.tokens.astype(np.int64), None
     if config.preset == "greedy":
-        counts, level = greedy_counts(
+        counts, level = greedy_with_floor(
             log_value(rank, documents.duplicates, config.gamma, config.eta),
             tokens,
             order,
             config.budget,
+            config.unique_tokens,
             delta=config.delta,
             most=config.c_max,
         )
@@ -272,28 +275,3 @@ def _facts(
         "config_hash": hash_data(to_dict(config)),
         "counts_hash": _counts_hash(documents.ids, counts),
     }
-
-
-def check_held_out(plan: CountPlan, documents: Documents, held_out: Documents) -> None:
-    """Refuse a plan that repeats near-duplicates of held-out documents.
-
-    Args:
-        plan: counts.
-        documents: what was counted, with near-duplicate clusters.
-        held_out: what losses are measured on, with clusters of the same run.
-
-    Raises:
-        ConfigError: clusters are unknown.
-        DataError: a held-out document, or one of its cluster, is used.
-    """
-    if not documents.cluster or not held_out.cluster:
-        raise ConfigError("held-out check: both sides need near-duplicate clusters.")
-    count = dict(zip(plan.ids, plan.counts.tolist(), strict=True))
-    used = {c for i, c in zip(documents.ids, documents.cluster, strict=True) if count.get(i, 0) > 0}
-    shared = [i for i, c in zip(held_out.ids, held_out.cluster, strict=True) if c in used]
-    if shared:
-        names = ", ".join(shared[:3]) + (", ..." if len(shared) > 3 else "")
-        raise DataError(
-            f"held-out check: {len(shared):,} held-out documents ({names}) have near-duplicates in "
-            "the repeated set; leave their clusters out."
-        )

@@ -27,7 +27,7 @@ ROWS = 262_144
 """Rows of a task: a few seconds of work, a few MB of results."""
 
 
-def _facts(store: str, version: int, start: int, stop: int, columns: dict[str, str]) -> Any:
+def _facts(store: str, version: int, start: int, stop: int, columns: dict[str, Any]) -> Any:
     opened = Store.open(store, version)
     documents = documents_of(opened, rows=np.arange(start, stop), **columns)
     return with_scores(documents, "error")
@@ -136,10 +136,11 @@ def count_store(
         ConfigError: another preset, or a budget out of reach.
         DataError: a row without a score.
     """
-    if config.preset != "greedy" or config.by_source or config.missing != "error":
+    others = config.by_source or config.missing != "error" or config.unique_tokens
+    if config.preset != "greedy" or others:
         raise ConfigError(
-            "count_store: counts large stores with preset greedy, ranks over all sources and "
-            "scores for every row; use plan_counts for the rest."
+            "count_store: counts large stores with preset greedy, ranks over all sources, scores "
+            "for every row and no floor of unique tokens; use plan_counts for the rest."
         )
     work = Path(work)
     columns = {"score": score, "tokens": tokens, "duplicates": duplicates}

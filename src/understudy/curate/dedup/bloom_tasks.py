@@ -15,7 +15,7 @@ from understudy.core.files import atomic_path, read_json
 from understudy.core.seeds import seed_for
 from understudy.curate.dedup.bloom import BloomFilter
 from understudy.curate.dedup.bloom_pass import removed_paragraphs
-from understudy.curate.dedup.copies import text_bytes, texts_of
+from understudy.curate.dedup.copies import texts_of, with_texts
 from understudy.curate.dedup.hashing import gram_hashes, mix64
 from understudy.curate.dedup.words import Words, segmented
 from understudy.curate.engine.stage import Count
@@ -220,14 +220,7 @@ def _cut(
                     kept[row] = False
                     count.reasons["nothing left"] += 1
         start += batch.num_rows
-        at = batch.schema.get_field_index("text")
-        left = batch.set_column(at, batch.schema.field(at), pa.array(texts, pa.string()))
-        left = left.filter(pa.array(kept))
-        count.pages_in += batch.num_rows
-        count.pages_out += left.num_rows
-        count.bytes_in += text_bytes(batch)
-        count.bytes_out += text_bytes(left)
-        yield left
+        yield with_texts(batch, texts, kept, count)
 
 
 def _write_removed(out: Path, folder: str, facts: Mapping[str, np.ndarray]) -> None:

@@ -84,6 +84,20 @@ def texts_of(batch: pa.RecordBatch) -> list[str]:
     return [text or "" for text in batch.column("text").to_pylist()]
 
 
+def with_texts(
+    batch: pa.RecordBatch, texts: list[str], kept: np.ndarray, count: Count
+) -> pa.RecordBatch:
+    """Return the batch with other texts, without the rows that are not kept; count both."""
+    at = batch.schema.get_field_index("text")
+    left = batch.set_column(at, batch.schema.field(at), pa.array(texts, pa.string()))
+    left = left.filter(pa.array(kept))
+    count.pages_in += batch.num_rows
+    count.pages_out += left.num_rows
+    count.bytes_in += text_bytes(batch)
+    count.bytes_out += text_bytes(left)
+    return left
+
+
 def weights_of(batch: pa.RecordBatch) -> np.ndarray:
     """Return how many pages each page of a batch stands for, int64 [rows]."""
     if DUP_COUNT not in batch.schema.names:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from understudy.core.files import read_json
-from understudy.curate.dedup.copies import ids_of, text_bytes, texts_of
+from understudy.curate.dedup.copies import ids_of, texts_of, with_texts
 from understudy.curate.dedup.repeats import first_equal, first_equal_by_suffixes, repeated, runs
 from understudy.curate.dedup.words import segmented
 from understudy.curate.engine.stage import Count
@@ -177,14 +177,7 @@ def _cut_pages(
                 kept[row] = False
                 count.reasons["nothing left"] += 1
         start += batch.num_rows
-        at = batch.schema.get_field_index("text")
-        new = batch.set_column(at, batch.schema.field(at), pa.array(texts, pa.string()))
-        new = new.filter(pa.array(kept))
-        count.pages_in += batch.num_rows
-        count.pages_out += new.num_rows
-        count.bytes_in += text_bytes(batch)
-        count.bytes_out += text_bytes(new)
-        yield new
+        yield with_texts(batch, texts, kept, count)
 
 
 def _characters(text: str, place: tuple[int, int], over: str) -> tuple[int, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from understudy.core.errors import ConfigError, DataError
+from understudy.core.errors import ConfigError
 from understudy.core.files import write_json
-from understudy.curate.engine.inputs import find_inputs
-from understudy.curate.text.sources import read_input
-from understudy.curate.text.sources_bad import Skipped
+from understudy.curate.text.sample import sample_texts
 from understudy.models.text.fasttext import FastText
 from understudy.models.text.fasttext_fit import FastTextConfig, fit
 
@@ -100,37 +96,6 @@ def train_classifier(
     record: dict[str, Any] = {**asdict(found), "config": asdict(config)}
     write_json(path.with_suffix(".json"), record)
     return found
-
-
-def sample_texts(inputs: Iterable[str | Path], limit: int, seed: int) -> list[str]:
-    """Return at most `limit` texts, those with the smallest hashes, in the order of the hashes.
-
-    Texts without a word are passed over, and copies count once.
-
-    Raises:
-        DataError: there is none.
-    """
-    given = list(inputs)
-    # The heap's top is the largest of the smallest hashes so far; negated, as heapq wants it.
-    heap: list[tuple[int, str]] = []
-    inside: set[int] = set()
-    key = seed.to_bytes(8, "little", signed=True)
-    for unit in find_inputs(given).units:
-        for page in read_input(unit, Skipped(strict=True)):
-            if not page.text.strip():
-                continue
-            data = page.text.encode("utf-8", "replace")
-            number = int.from_bytes(hashlib.blake2b(data, digest_size=16, key=key).digest())
-            if number in inside or (len(heap) == limit and number > -heap[0][0]):
-                continue
-            inside.add(number)
-            if len(heap) < limit:
-                heapq.heappush(heap, (-number, page.text))
-            else:
-                inside.discard(-heapq.heapreplace(heap, (-number, page.text))[0])
-    if not heap:
-        raise DataError(f"{', '.join(map(str, given))}: no texts to train a classifier on.")
-    return [text for _, text in sorted(heap, key=lambda pair: -pair[0])]
 
 
 def measure(model: FastText, texts: list[str], answers: list[str]) -> tuple[float, float]:

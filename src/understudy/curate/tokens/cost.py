@@ -9,68 +9,32 @@ from dataclasses import dataclass
 
 from understudy.core.errors import ConfigError
 from understudy.curate.tokens.stats import weighted_length
+from understudy.models.language.cost import training_flop
+from understudy.models.language.decoder_config import DecoderConfig
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelSize:
-    """What decides the cost of a decoder.
-
-    Attributes:
-        matmul_parameters: parameters of matrix products, without the input embedding.
-        layers: how many.
-        width: channels.
-        causal: the attention kernel skips the masked half.
-    """
-
-    matmul_parameters: int
-    layers: int
-    width: int
-    causal: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("matmul_parameters", "layers", "width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"ModelSize.{name}: expected at least 1, got {getattr(self, name)}."
-                )
-
-
-def token_flop(length: float, size: ModelSize) -> float:
-    """Return training operations per token in sequences of a length.
-
-    6 N for the matrix products (2 forwards, 4 backwards), and 6 L d s for causal attention, where a
-    token sees s / 2 others on average; twice that where the kernel computes the masked half.
-
-    Args:
-        length: input tokens of a sequence, s.
-        size: of the model.
-    """
-    attention = (6 if size.causal else 12) * size.layers * size.width * length
-    return 6 * size.matmul_parameters + attention
-
-
-def mixture_flop(tokens: Mapping[int, float], size: ModelSize) -> float:
+def mixture_flop(tokens: Mapping[int, float], config: DecoderConfig) -> float:
     """Return mean training operations per token of a mixture of buckets.
 
-    Attention is linear in the length a token sits in, so the mean is the cost at the token-weighted
-    mean length.
+    Attention is linear in the length a token sits in, so the mean is `training_flop` at the
+    token-weighted mean length.
 
     Args:
         tokens: tokens by bucket (log2 of the length), in any unit.
-        size: of the model.
+        config: of the network.
     """
-    return token_flop(weighted_length(tokens), size)
+    return training_flop(config, weighted_length(tokens))
 
 
-def saving(tokens: Mapping[int, float], context: int, size: ModelSize) -> float:
+def saving(tokens: Mapping[int, float], context: int, config: DecoderConfig) -> float:
     """Return which part of the operations a mixture saves against rows of one length.
 
     Args:
         tokens: tokens by bucket (log2 of the length), in any unit.
         context: input tokens of a concat-and-chunk row.
-        size: of the model.
+        config: of the network.
     """
-    return 1 - mixture_flop(tokens, size) / token_flop(context, size)
+    return 1 - mixture_flop(tokens, config) / training_flop(config, context)
 
 
 @dataclass(frozen=True, slots=True)

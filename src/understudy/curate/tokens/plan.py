@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from understudy.curate.tokens.cost import ModelSize, mixture_flop, saving, token_flop
+from understudy.curate.tokens.cost import mixture_flop, saving
 from understudy.curate.tokens.stats import mean_context, mean_length, weighted_length
 from understudy.data.sampler_buckets_checks import bucket_batches, check_tokens_per_step
 from understudy.data.sampler_buckets_curricula import Odds, check_odds, curriculum_odds
+from understudy.models.language.cost import training_flop
+from understudy.models.language.decoder_config import DecoderConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +25,7 @@ class BucketPlan:
         cycles: rounds of the curriculum.
         tokens_per_step: input tokens.
         context: of the concat-and-chunk rows to compare with.
-        size: of the model, if its cost is wanted.
+        model: the network, if its cost is wanted.
     """
 
     sequences: Mapping[int, int]
@@ -33,7 +35,7 @@ class BucketPlan:
     cycles: int
     tokens_per_step: int
     context: int
-    size: ModelSize | None = None
+    model: DecoderConfig | None = None
 
     @property
     def tokens(self) -> dict[int, int]:
@@ -83,10 +85,13 @@ class BucketPlan:
         return [*found, *self._cost()]
 
     def _cost(self) -> list[str]:
-        if self.size is None:
+        if self.model is None:
             return []
-        ours, theirs = mixture_flop(self.tokens, self.size), token_flop(self.context, self.size)
-        less = saving(self.tokens, self.context, self.size)
+        ours, theirs = (
+            mixture_flop(self.tokens, self.model),
+            training_flop(self.model, self.context),
+        )
+        less = saving(self.tokens, self.context, self.model)
         return [
             f"{ours:.3e} FLOP a token, {theirs:.3e} for concat-and-chunk at {self.context:,}: "
             f"{abs(less):.1%} {'saved' if less >= 0 else 'more'}; as much as concat-and-chunk at "
@@ -104,7 +109,7 @@ def plan_buckets(
     cycles: int = 8,
     repeat: bool = False,
     context: int = 0,
-    size: ModelSize | None = None,
+    model: DecoderConfig | None = None,
     world: int = 1,
     accumulate: int = 1,
 ) -> BucketPlan:
@@ -119,7 +124,7 @@ def plan_buckets(
         cycles: rounds of the curriculum.
         repeat: allow more tokens than there are.
         context: of the concat-and-chunk rows to compare with; 0 for the longest bucket.
-        size: of the model, for the cost.
+        model: the network, for the cost.
         world: ranks.
         accumulate: micro-batches of a step.
 
@@ -140,5 +145,5 @@ def plan_buckets(
         cycles=cycles,
         tokens_per_step=tokens_per_step,
         context=context or 1 << kept[-1],
-        size=size,
+        model=model,
     )

@@ -7,7 +7,6 @@ that the token is in: attention is what long sequences cost (arXiv 2405.13226, s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from understudy.core.errors import ConfigError
@@ -101,26 +100,6 @@ def training_flop(config: DecoderConfig, length: float, *, causal: bool = True) 
     _check(length)
     attended = config.depth * config.num_heads * config.head_width * length
     return 6.0 * matmul_parameters(config) + (6.0 if causal else 12.0) * attended
-
-
-def mixture_training_flop(
-    config: DecoderConfig, tokens: Mapping[int, float], *, causal: bool = True
-) -> float:
-    """Return the mean of `training_flop` over sequences of several lengths.
-
-    Args:
-        config: the network.
-        tokens: {length of the sequences: tokens in such sequences}.
-        causal: see `training_flop`.
-
-    Raises:
-        ConfigError: no tokens, or a negative number.
-    """
-    total = sum(tokens.values())
-    if not total > 0 or min(tokens.values()) < 0:
-        raise ConfigError(f"tokens: expected numbers of 0 or more and some above 0, got {tokens}.")
-    mean = sum(length * count for length, count in tokens.items()) / total
-    return training_flop(config, mean, causal=causal)
 
 
 def _check(tokens: float) -> None:
