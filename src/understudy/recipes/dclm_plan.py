@@ -100,8 +100,9 @@ def _filter(made: Plan, found: DclmScale) -> None:
 
     bits = num_bits(int(found.pool_tokens), ERROR_RATE)
     made.add(
-        f"{found.name}: Bloom filter of the whole pool", bits / 8, "B",
-        formula=f"{bits / found.pool_tokens:.3f} bits an n-gram at an error rate of {ERROR_RATE:g}; "
-        "shards divide it",
+        f"{found.name}: Bloom filter of the whole pool",
+        -(-bits // 8),
+        "B",
+        formula=f"{bits / found.pool_tokens:.3f} bits an n-gram; shards divide it",
         source="2406.11794, app. L",
-    )  # fmt: skip
+    )
