@@ -70,6 +70,11 @@ class Reader:
         self._handle.refresh()
         return self
 
+    def pinned(self) -> Self:
+        """Return the same store open at this version for good; it can be read, not changed."""
+        reopen, arguments = self.__reduce__()
+        return reopen(*arguments)
+
     def has(self, column: str) -> bool:
         """Say whether there is such a column."""
         return column in self._handle.columns

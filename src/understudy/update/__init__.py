@@ -1,0 +1,1 @@
+"""Replacing models and following time: spaces, maps, backfilling, serving, continual training."""
