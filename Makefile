@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Understudy needs Python 3.11 to 3.13; $(PYTHON) is {v[0]}.{v[1]}. Set PYTHON=...")'
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check "pip>=25.1"
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[demo,logs,text,curate]" --group dev
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[demo,logs,text,curate,solve]" --group dev
 	@touch $(STAMP)
 
 demo: env

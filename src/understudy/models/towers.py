@@ -11,12 +11,26 @@ from understudy.core.config import check_choice, from_dict
 from understudy.core.errors import ConfigError
 from understudy.models.image.conv import ConvConfig, ConvTower
 from understudy.models.image.mci import MciConfig, MciTower
+from understudy.models.image.mlp import MlpConfig, MlpTower
+from understudy.models.image.resnet import ResNetConfig, ResNetTower
 from understudy.models.image.vit import VitTower
 from understudy.models.image.vit_config import VitConfig
 
-ImageConfig = MciConfig | VitConfig | ConvConfig
-CONFIGS = {"mci": MciConfig, "vit": VitConfig, "conv": ConvConfig}
-TOWERS = {MciConfig: MciTower, VitConfig: VitTower, ConvConfig: ConvTower}
+ImageConfig = MciConfig | VitConfig | ConvConfig | ResNetConfig | MlpConfig
+CONFIGS = {
+    "mci": MciConfig,
+    "vit": VitConfig,
+    "conv": ConvConfig,
+    "resnet": ResNetConfig,
+    "mlp": MlpConfig,
+}
+TOWERS = {
+    MciConfig: MciTower,
+    VitConfig: VitTower,
+    ConvConfig: ConvTower,
+    ResNetConfig: ResNetTower,
+    MlpConfig: MlpTower,
+}
 
 
 def image_config(data: Mapping[str, Any], where: str) -> ImageConfig:
