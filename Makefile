@@ -42,7 +42,7 @@ lint: env
 $(PARITY)/.installed: pyproject.toml constraints.txt
 	"$(PYTHON)" -m venv $(PARITY)
 	$(PARITY)/bin/python -m pip install -q --disable-pip-version-check "pip>=25.1"
-	$(PARITY)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[vision,text,scenes,dense]" torchvision==0.28.0 pytest pytest-timeout hypothesis
+	$(PARITY)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[vision,text,scenes,dense,evals]" torchvision==0.28.0 pytest pytest-timeout hypothesis
 	@touch $(PARITY)/.installed
 
 parity: $(PARITY)/.installed

@@ -134,6 +134,11 @@ def test_a_run_trains_a_sweep_and_writes_its_page(tmp_path, capsys):
     out = tmp_path / "run"
     words = ["run", "fastvlm", str(store.path), "--out", str(out), "--resolutions", "64", "128"]
     words += ["--languages", "tiny", "--steps", "1", "--batch-size", "2", "--ttft-samples", "1"]
+    assert main([*words, "--dry-run", "--json"]) == 0
+    counted = {r["label"]: r["value"] for r in json.loads(capsys.readouterr().out)["rows"]}
+    assert counted["tiny at 128: visual tokens at most"] == 4
+    assert counted["tiny at 128: stage all"] == 2
+    assert not out.exists()
     assert main(words) == 0
     found = json.loads((out / "result.json").read_text())
     assert [row["resolution"] for row in found["sweep"]] in ([64, 128], [128, 64])

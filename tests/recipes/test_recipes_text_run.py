@@ -84,6 +84,7 @@ def test_repetitions_choose_counts_and_a_decay(world, curated):
     assert found["final"]["weight_decay"] == found["weight_decay"]["chosen"]
     assert found["recited"]["rates"]
     assert (out / "counts.parquet").is_file()
+    assert "Weight decay" in (out / "report.html").read_text()
     # again: everything is there, and the numbers are of trained weights
     assert main([str(word) for word in words]) == 0
     assert json.loads((out / "result.json").read_text())["final"] == found["final"]
@@ -100,3 +101,40 @@ def test_decomposition_trains_on_buckets_and_on_a_baseline(world, baseline):
     found = json.loads((out / "result.json").read_text())["arms"]
     assert list(found) == ["buckets", baseline]
     assert all(arm["steps"] == 4 and 0 < arm["held_out_nll"] < 7 for arm in found.values())
+
+
+def test_dry_runs_count_and_write_nothing(world, curated, tmp_path, capsys):
+    tokenizer = curated / "sets" / "tokenizer.json"
+    held = ["--held-out", world / "held.jsonl", "--out", tmp_path / "none"]
+    runs = {
+        "dclm": [world / "pages", "--reference", world / "good.jsonl", *held, *SMALL],
+        "repetitions": [
+            curated / "sets" / "tokens" / "raw", "--tokenizer", tokenizer, *held, *SMALL,
+        ],
+        "dataset-decomposition": [
+            world / "good.jsonl", *held, "--lm.model", "openlm-micro",
+            "--lm.tokens-per-step", 1024, "--lm.train.steps", 4, "--lm.train.warmup-steps", 1,
+        ],
+    }  # fmt: skip
+    for name, words in runs.items():
+        capsys.readouterr()
+        assert main([str(w) for w in ("run", name, *words, "--dry-run", "--json")]) == 0
+        rows = {r["label"]: r["value"] for r in json.loads(capsys.readouterr().out)["rows"]}
+        assert rows["parameters of a model"] > 1000
+        assert rows["training"] > 6 * 1000 * 1024
+        assert rows["steps of a model"] >= 4
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_dry_run_names_what_is_missing(world, tmp_path, capsys):
+    words = ["run", "dclm", tmp_path / "no", "--reference", world / "good.jsonl"]
+    words += ["--held-out", world / "held.jsonl", "--dry-run"]
+    assert main([str(w) for w in words]) == 2
+    assert "no file and no folder" in capsys.readouterr().err
+
+
+def test_pages_of_text_recipes_show_every_arm(curated):
+    pytest.importorskip("jinja2", reason="pages need the extra 'report'")
+    page = (curated / "report.html").read_text()
+    assert all(arm in page for arm in ("raw", "heuristics", "dedup", "best", "held_out_nll"))
+    assert "left no metrics" not in page

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from understudy.core.errors import DataError
 from understudy.evaluate.plans import Plan, training_flop
+
+if TYPE_CHECKING:
+    from understudy.models.language.language_config import LanguageConfig
 
 
 def add_reinforcement(made: Plan, costs: Mapping[str, Any]) -> None:
@@ -61,3 +66,57 @@ def add_training(
         "FLOP",
         formula="students x 6 x MAC x samples seen",
     )
+
+
+def add_language_training(
+    made: Plan,
+    *,
+    config: LanguageConfig,
+    context: int,
+    tokens: int,
+    tokens_per_step: int,
+    arms: Sequence[str],
+) -> None:
+    """Append what training language models of one budget would cost.
+
+    Args:
+        made: where to.
+        config: of each model.
+        context: tokens of a sequence.
+        tokens: of each model's training.
+        tokens_per_step: of a batch.
+        arms: names of the models.
+    """
+    import torch
+
+    from understudy.models.build import build
+    from understudy.models.language.cost import training_flop as flop_of
+
+    with torch.device("meta"):
+        count = sum(p.numel() for p in build(config).parameters())
+    made.add("models", len(arms), "", formula=", ".join(arms))
+    made.add("parameters of a model", count, "", formula=config.name)
+    made.add("tokens seen by a model", tokens, "tokens", formula=f"{context:,} a sequence")
+    made.add("steps of a model", tokens // tokens_per_step, "", formula=f"of {tokens_per_step:,}")
+    made.add(
+        "training", len(arms) * flop_of(config.decoder, context) * tokens, "FLOP",
+        formula="models x (6 N + 6 L d s) x tokens; N without the embedding table",
+    )  # fmt: skip
+
+
+def add_inputs(made: Plan, label: str, path: str | Path) -> None:
+    """Append the size of the files that a run reads.
+
+    Args:
+        made: where to.
+        label: what they are.
+        path: a file or a folder.
+
+    Raises:
+        DataError: nothing is there.
+    """
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    if not files:
+        raise DataError(f"{label}: {path} is no file and no folder with files.")
+    made.add(label, sum(f.stat().st_size for f in files), "B", formula=f"{len(files):,} files")

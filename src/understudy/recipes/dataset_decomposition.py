@@ -32,11 +32,12 @@ from typing import Any
 from understudy.core.config import to_dict
 from understudy.core.errors import ConfigError
 from understudy.core.files import write_json, write_text
+from understudy.evaluate.plans import Plan
 from understudy.recipes.dataset_decomposition_claim import CLAIM
 from understudy.recipes.dataset_decomposition_plan import plan as PLAN
 from understudy.train.lm_config import LMConfig
 
-__all__ = ["CLAIM", "PLAN", "Config", "run"]
+__all__ = ["CLAIM", "PLAN", "Config", "preview", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,41 @@ class Config:
                 "dataset-decomposition: baseline: expected none, concat, masked or packed, got "
                 f"'{self.baseline}'."
             )
+
+
+def preview(config: Config) -> Plan:
+    """Count what `run` would read and train; write nothing.
+
+    Raises:
+        DataError: no texts or held-out documents there.
+        ConfigError: no such model.
+    """
+    from understudy.curate.tokens.encoders import load_coder
+    from understudy.evaluate.plan_runs import add_inputs, add_language_training
+    from understudy.train.lm import make_language_model
+
+    made = Plan(recipe="dataset-decomposition", scale="this run")
+    add_inputs(made, "texts", config.store)
+    add_inputs(made, "held-out documents", config.held_out)
+    lm, context = config.lm, 1 << config.max_log2
+    changes: dict[str, Any] = {"decoder.context": context, **lm.changes}
+    if not config.tokenizer:
+        changes.setdefault("decoder.vocab_size", config.vocab_size)
+    coder = load_coder(config.tokenizer) if config.tokenizer else None
+    language = make_language_model(replace(lm, changes=changes), None, coder).config
+    add_language_training(
+        made,
+        config=language,
+        context=context,
+        tokens=lm.tokens or lm.train.steps * lm.tokens_per_step,
+        tokens_per_step=lm.tokens_per_step,
+        arms=["buckets"] + ([] if config.baseline == "none" else [config.baseline]),
+    )
+    made.notes.append(
+        "operations are those of the longest sequence; buckets of short ones cost less: "
+        "'understudy curate buckets' prices them once there are tokens."
+    )
+    return made
 
 
 def run(config: Config) -> Path:
@@ -155,4 +191,5 @@ def _arm(config: Config, documents: str | Path, name: str) -> dict[str, Any]:
     model = make_language_model(chosen, tokens, coder)
     done = train_lm(tokens, model, chosen, config.out / f"run-{name}")
     losses = file_losses(model, {"held_out": config.held_out}, coder)
-    return {"made": made_by(tokens), "seconds": done.seconds, "steps": done.steps, **losses}
+    facts = {"run": f"run-{name}", "seconds": done.seconds, "steps": done.steps}
+    return {"made": made_by(tokens), **facts, **losses}

@@ -35,11 +35,12 @@ import numpy as np
 from understudy.core.config import check_choice, to_dict
 from understudy.core.errors import ConfigError
 from understudy.core.files import write_json
+from understudy.evaluate.plans import Plan
 from understudy.recipes.dclm_claim import CLAIM
 from understudy.recipes.dclm_plan import plan as PLAN
 from understudy.train.lm_documents import DocumentsConfig
 
-__all__ = ["CLAIM", "PLAN", "Config", "run"]
+__all__ = ["CLAIM", "PLAN", "Config", "preview", "run"]
 
 ARMS = ("raw", "heuristics", "dedup", "best")
 
@@ -86,6 +87,43 @@ class Config:
         if not 0 < self.keep <= 1:
             raise ConfigError(f"dclm: keep: expected a share in (0, 1], got {self.keep}.")
         check_choice(self.language, ("words", "fasttext"), "dclm: language")
+
+
+def preview(config: Config) -> Plan:
+    """Count what `run` would read and train; curate and write nothing.
+
+    Raises:
+        DataError: no pages, reference or held-out documents there.
+        ConfigError: no such model.
+    """
+    from understudy import models
+    from understudy.evaluate.plan_runs import add_inputs, add_language_training
+
+    made = Plan(recipe="dclm", scale="this run")
+    for label, path in (
+        ("pages", config.store),
+        ("reference documents", config.reference),
+        ("held-out documents", config.held_out),
+    ):
+        add_inputs(made, label, path)
+    shared = config.documents
+    changes = {"decoder.context": shared.context, **shared.changes}
+    if not config.tokenizer:
+        changes.setdefault("decoder.vocab_size", config.vocab_size)
+    language: Any = models.config(shared.model, **changes)
+    add_language_training(
+        made,
+        config=language,
+        context=shared.context,
+        tokens=shared.steps * shared.tokens_per_step,
+        tokens_per_step=shared.tokens_per_step,
+        arms=config.arms,
+    )
+    made.notes.append(
+        f"a set is repeated until it fills {shared.budget:,} tokens, at most "
+        f"{config.most_repeats} times; how large the sets are, curation tells."
+    )
+    return made
 
 
 def run(config: Config) -> Path:

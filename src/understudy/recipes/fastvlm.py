@@ -36,12 +36,13 @@ from typing import Any, Literal
 
 from understudy.core.config import to_dict
 from understudy.core.errors import ConfigError
+from understudy.evaluate.plans import Plan
 from understudy.recipes.fastvlm_claim import CLAIM
 from understudy.recipes.fastvlm_plan import plan as PLAN
 from understudy.train.config import TrainConfig
 from understudy.train.vlm_config import VLMStage, scaled, two_stage
 
-__all__ = ["CLAIM", "PLAN", "Config", "run", "stages_of"]
+__all__ = ["CLAIM", "PLAN", "Config", "preview", "run", "stages_of"]
 
 
 def _base() -> TrainConfig:
@@ -124,6 +125,37 @@ def stages_of(config: Config, resolution: int) -> tuple[VLMStage, ...]:
             changes["steps"] = config.steps
         out.append(replace(stage, precision=config.train.precision, **changes))
     return tuple(out)
+
+
+def preview(config: Config) -> Plan:
+    """Put every combination together and count what `run` would train; train and write nothing.
+
+    Raises:
+        UnderstudyError: whatever `run` would refuse before its first step.
+    """
+    from understudy.data.store import Store
+    from understudy.evaluate.held_out import held_out_rows
+    from understudy.models.count import parameters
+    from understudy.train.student_batches import train_rows
+
+    store = Store.open(config.store)
+    made = Plan(recipe="fastvlm", scale="this run")
+    made.add("conversations to learn from", len(train_rows(store, config.rows)), "rows")
+    made.add("questions to answer", len(held_out_rows(store)), "rows")
+    for language in config.languages:
+        for resolution in config.resolutions:
+            name = f"{Path(language).name} at {resolution}"
+            model = make(config, store, language, resolution)
+            made.add(f"{name}: parameters", parameters(model), "")
+            made.add(f"{name}: visual tokens at most", model.config.most_tokens, "tokens")
+            for stage in stages_of(config, resolution):
+                rows = len(train_rows(store, stage.rows))
+                steps = stage.train_config(rows, config.train).steps
+                made.add(
+                    f"{name}: stage {stage.name}", steps * stage.batch_size, "conversations",
+                    formula=f"{steps:,} steps of {stage.batch_size}, {stage.trainable} trained",
+                )  # fmt: skip
+    return made
 
 
 def run(config: Config) -> Path:

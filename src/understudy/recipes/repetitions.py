@@ -35,11 +35,12 @@ from understudy.core.errors import ConfigError
 from understudy.core.files import write_json
 from understudy.curate.counts.plan import CountConfig, Missing, Preset
 from understudy.curate.counts.repeats import DECAY_FACTORS
+from understudy.evaluate.plans import Plan
 from understudy.recipes.repetitions_claim import CLAIM
 from understudy.recipes.repetitions_plan import plan as PLAN
 from understudy.train.lm_documents import DocumentsConfig
 
-__all__ = ["CLAIM", "PLAN", "Config", "run"]
+__all__ = ["CLAIM", "PLAN", "Config", "preview", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,49 @@ class Config:
             missing=self.missing,
             seed=self.seed,
         )
+
+
+def preview(config: Config) -> Plan:
+    """Plan counts and count what `run` would train; write nothing.
+
+    Raises:
+        UnderstudyError: whatever `run` would refuse before its first step.
+    """
+    from understudy import models
+    from understudy.curate.counts.plan import plan_counts
+    from understudy.curate.counts.store import documents_of
+    from understudy.curate.tokens.encoders import load_coder
+    from understudy.data.tokens import TokenStore
+    from understudy.evaluate.plan_runs import add_inputs, add_language_training
+
+    tokens, coder = TokenStore.open(config.store), load_coder(config.tokenizer)
+    shared = config.documents
+    tokens.check_tokenizer(shared.model, coder.fingerprint())
+    documents = documents_of(tokens.store, score=config.score)
+    counts = plan_counts(documents, config.counts(shared.stream_tokens(tokens)))
+    made = Plan(recipe="repetitions", scale="this run")
+    made.add("documents", tokens.num_rows, "documents")
+    made.add("documents used", int((counts.counts > 0).sum()), "documents")
+    made.add("mean repeats", counts.facts["mean_repeats"], "")
+    add_inputs(made, "held-out documents", config.held_out)
+    changes = {"decoder.context": shared.context, **shared.changes}
+    changes.setdefault("decoder.vocab_size", tokens.info.vocab_size)
+    language: Any = models.config(shared.model, **changes)
+    searched = len(config.factors) if len(config.factors) > 1 else 0
+    add_language_training(
+        made,
+        config=language,
+        context=shared.context,
+        tokens=int(shared.budget * (1 + searched * config.proxy)),
+        tokens_per_step=shared.tokens_per_step,
+        arms=["final, with the search before it"] if searched else ["final"],
+    )
+    made.notes.append(
+        f"{searched} weight decays are tried on {config.proxy:.0%} of the budget each."
+        if searched
+        else "the weight decay is given and not searched."
+    )
+    return made
 
 
 def run(config: Config) -> Path:
