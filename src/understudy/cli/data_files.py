@@ -48,10 +48,12 @@ def import_(argv: Sequence[str], prog: str) -> None:
         Args:
             source: a folder or a file: WebDataset tars (plain or in the released reinforced
                 layouts, which may be JSON lines too), image folders, JSONL(.gz/.zst), Parquet,
-                Hugging Face `save_to_disk`; an `info.json` or a pattern `shards/{0000..0127}.tar`;
-                or a built-in scene set, `scenes:pairs` or `scenes:pairs?train=400`.
+                TFRecord, Hugging Face `save_to_disk`; an `info.json` or a pattern
+                `shards/{0000..0127}.tar`; or a built-in scene set, `scenes:pairs` or
+                `scenes:pairs?train=400`.
             store: where the store is written.
-            kind: webdataset, imagefolder, jsonl, parquet, hf or dr-reference; found out by default.
+            kind: webdataset, imagefolder, jsonl, parquet, tfrecord, hf, conversations or
+                dr-reference; found out by default.
             split: write this word into every row's `split`.
             teachers: for reinforced tars, the teachers whose embeddings are concatenated there, in
                 order, each with its width: `openai=768 datacomp=768`.
@@ -158,14 +160,15 @@ def export(argv: Sequence[str], prog: str) -> None:
         Args:
             store: the store.
             destination: the folder to write into.
-            format: webdataset (the released reinforced layout) or parquet.
+            format: webdataset (the released reinforced layout), parquet or jsonl.
             embeddings: in tars, `npz` (float32, the default) or `pth.gz` (bfloat16).
             view_set: in tars, the view set, when the store has several.
             teachers: in tars, whose knowledge, in the order of concatenation; default all.
             captioners: in tars, whose captions; default all.
             image: in tars, the column with the encoded images.
-            columns: in Parquet, the columns to write; default all.
-            compression: in Parquet: zstd, snappy, lz4, gzip or none.
+            columns: in Parquet and JSON lines, the columns to write; default all.
+            compression: in Parquet and JSON lines: zstd, gzip or none; Parquet knows snappy and
+                lz4 too.
             names: of tars: `number` (the default), or `content`, which adds a hash.
             rows_per_shard: samples per output file.
             overwrite: replace another export in the folder.

@@ -26,6 +26,7 @@ EXPORTERS = LazyTable(
     {
         "webdataset": f"{_HERE}.webdataset:export_webdataset",
         "parquet": f"{_HERE}.parquet:export_parquet",
+        "jsonl": f"{_HERE}.jsonl:export_jsonl",
     },
 )
 
@@ -38,8 +39,9 @@ def export(
     Args:
         store: what to write.
         destination: the folder to write into; made if it is not there.
-        format: `webdataset`, in the released reinforced layout, or `parquet`.
-        **options: the format's own; see `export_webdataset` and `export_parquet`.
+        format: `webdataset`, in the released reinforced layout, `parquet` or `jsonl`.
+        **options: the format's own; see `export_webdataset`, `export_parquet` and
+            `export_jsonl`.
 
     Returns:
         The data files in order.

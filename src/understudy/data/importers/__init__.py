@@ -31,6 +31,7 @@ IMPORTERS = LazyTable(
         "imagefolder": f"{_HERE}.imagefolder:import_imagefolder",
         "jsonl": f"{_HERE}.jsonl:import_jsonl",
         "parquet": f"{_HERE}.parquet:import_parquet",
+        "tfrecord": f"{_HERE}.tfrecord:import_tfrecord",
         "hf": f"{_HERE}.hf:import_hf",
         "dr-reference": f"{_HERE}.reference:import_reference",
         "conversations": f"{_HERE}.conversations:import_conversations",
@@ -56,6 +57,8 @@ def _kind_of_file(path: Path) -> str | None:
         return _kind_of_tar(path)
     if name.endswith(".parquet"):
         return "parquet"
+    if name.endswith((".tfrecord", ".tfrecords", ".tfrecord.gz")):
+        return "tfrecord"
     if name.rpartition(".")[2] in IMAGE_SUFFIXES:
         return "imagefolder"
     return None
