@@ -97,3 +97,16 @@ def test_bad_input(files, tmp_path):
         changed(images=[*data["images"], {"id": 9, "file_name": "c.png", "height": 2, "width": 2}])
     with pytest.raises(DataError, match="255 objects; an 8-bit mask holds 254"):
         object_mask({"id": 0, "height": 2, "width": 2}, [{}] * 255, {})
+
+
+def test_the_command_imports_it(files, tmp_path, capsys):
+    from understudy.cli import main
+
+    path, images, data, _ = files
+    words = ["data", "import", path, tmp_path / "store", "--kind", "coco", "--images", images]
+    assert main([str(w) for w in words]) == 0
+    assert "2 rows" in capsys.readouterr().out
+    data["images"][0]["file_name"] = "../../secret.png"
+    path.write_text(json.dumps(data))
+    assert main([str(w) for w in (*words, "--overwrite")]) == 2
+    assert "leads out of" in capsys.readouterr().err

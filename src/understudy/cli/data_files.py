@@ -52,13 +52,14 @@ def import_(argv: Sequence[str], prog: str) -> None:
                 `shards/{0000..0127}.tar`; or a built-in scene set, `scenes:pairs` or
                 `scenes:pairs?train=400`.
             store: where the store is written.
-            kind: webdataset, imagefolder, jsonl, parquet, tfrecord, hf, conversations or
-                dr-reference; found out by default.
+            kind: webdataset, imagefolder, jsonl, parquet, tfrecord, hf, conversations,
+                coco or dr-reference; found out by default.
             split: write this word into every row's `split`.
             teachers: for reinforced tars, the teachers whose embeddings are concatenated there, in
                 order, each with its width: `openai=768 datacomp=768`.
             teacher: for reference reinforcement files, name of the teacher; default teacher.
-            images: for reinforced tars without images, the tars that hold them, joined by uid.
+            images: for reinforced tars without images, the tars that hold them, joined by uid; for
+                conversations and coco, the folder of the pictures.
             columns: for tables, which of their columns are ours: `text=caption image=jpg`.
             types: for JSONL, Arrow types where the first lines mislead: `n=float64`.
             view_set: for reinforced data, name of the set of views; default main.

@@ -21,6 +21,7 @@ from understudy.core.errors import DataError
 from understudy.core.files import read_json
 from understudy.core.lazy import require
 from understudy.data.dense import IGNORE
+from understudy.data.importers.streams import inside
 from understudy.data.scenes.pack import png
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ _BATCH = 64
 
 
 def coco_store(
-    annotations: str | Path, images: str | Path, path: str | Path, *, split: str = "train"
+    annotations: str | Path,
+    images: str | Path,
+    path: str | Path,
+    *,
+    split: str = "train",
+    overwrite: bool = False,
 ) -> Store:
     """Write a store of the pictures that a COCO file names, in the order of their ids.
 
@@ -40,6 +46,7 @@ def coco_store(
         images: folder of the pictures.
         path: of the new store.
         split: what its rows belong to.
+        overwrite: replace a store that is there.
 
     Returns:
         the store; `meta["classes"]` has the category names in the order of their ids,
@@ -74,7 +81,29 @@ def coco_store(
         path,
         _batches(pictures, objects, numbers, Path(images), split),
         meta={"classes": names, "mask_classes": ["background", *names]},
+        overwrite=overwrite,
     )
+
+
+def import_coco(
+    source: str | Path,
+    store: str | Path,
+    *,
+    images: str | Path | None = None,
+    split: str | None = None,
+    overwrite: bool = False,
+) -> Store:
+    """Make a store of a COCO annotation file, for `data import --kind coco`; see `coco_store`.
+
+    Args:
+        source: the JSON file.
+        store: where the store is written.
+        images: folder of the pictures; default the file's own folder.
+        split: what its rows belong to; default train.
+        overwrite: replace a store that is there.
+    """
+    folder = Path(source).parent if images is None else Path(images)
+    return coco_store(source, folder, store, split=split or "train", overwrite=overwrite)
 
 
 def _batches(
@@ -91,10 +120,11 @@ def _batches(
             mask, own = object_mask(picture, objects.get(picture["id"], ()), numbers)
             masks.append(png(mask))
             classes.append(own)
+            path = inside(folder, str(picture["file_name"]), f"picture {picture['id']}")
             try:
-                files.append((folder / picture["file_name"]).read_bytes())
+                files.append(path.read_bytes())
             except OSError as error:
-                raise DataError(f"{folder / picture['file_name']}: {error.strerror}.") from None
+                raise DataError(f"{path}: {error.strerror}.") from None
         yield pa.record_batch(
             {
                 "id": pa.array([str(picture["id"]) for picture in part], pa.string()),

@@ -35,6 +35,7 @@ IMPORTERS = LazyTable(
         "hf": f"{_HERE}.hf:import_hf",
         "dr-reference": f"{_HERE}.reference:import_reference",
         "conversations": f"{_HERE}.conversations:import_conversations",
+        "coco": "understudy.data.coco:import_coco",
     },
 )
 _HF_FILES = ("dataset_dict.json", "state.json")
