@@ -35,7 +35,10 @@ from understudy.train.schedule import learning_rate
 
 BAD = [
     ({"steps": 0}, r"steps: expected at least 1, got 0"),
-    ({"optimizer": "adam"}, r"optimizer: 'adam' is not one of adamw, sgd. Did you mean 'adamw'"),
+    (
+        {"optimizer": "adams"},
+        r"optimizer: 'adams' is not one of adamw, adam, sgd. Did you mean 'adam'",
+    ),
     ({"schedule": "cosin"}, r"Did you mean 'cosine'"),
     ({"precision": "int8"}, r"precision: 'int8' is not one of fp32, bf16, fp16"),
     ({"lr": 0.0}, r"lr: expected more than 0"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from understudy.core.config import check_choice, to_dict
+from understudy.core.config import LATER, check_choice, to_dict
 from understudy.core.errors import ConfigError
 
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("cosine", "constant", "constant-cosine", "linear", "wsd")
 PRECISIONS = ("fp32", "bf16", "fp16")
 STRATEGIES = ("auto", "single", "ddp", "fsdp")
@@ -45,11 +45,11 @@ class TrainConfig:
             min_lr from `decay_start` on.
         decay_start: step at which `"constant-cosine"` and `"wsd"` begin to decay; 0 means 0.5 and
             0.8 of `steps`.
-        optimizer: `"adamw"` or `"sgd"`.
-        weight_decay: decoupled for AdamW, added to the gradient for SGD.
+        optimizer: `"adamw"`, `"adam"` or `"sgd"`.
+        weight_decay: decoupled for AdamW, added to the gradient (L2) for Adam and SGD.
         decay_all: also decay norms, biases and the logit scale.
-        betas: AdamW's.
-        eps: AdamW's.
+        betas: of AdamW and Adam.
+        eps: of AdamW and Adam.
         momentum: SGD's.
         nesterov: SGD's.
         clip_norm: largest gradient norm; None does not clip.
@@ -72,6 +72,8 @@ class TrainConfig:
         device: `"auto"`, `"cpu"`, `"cuda"`, ...
         strategy: `"auto"` (DDP if there are several ranks), `"single"`, `"ddp"` or `"fsdp"`.
         compile: run the model through torch.compile.
+        rate_every: hold the learning rate for so many steps: those of an epoch, for schedules that
+            are published by the epoch.
     """
 
     steps: int
@@ -105,13 +107,14 @@ class TrainConfig:
     device: str = "auto"
     strategy: str = "auto"
     compile: bool = False
+    rate_every: int = field(default=1, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_choice(self.optimizer, OPTIMIZERS, "TrainConfig.optimizer")
         check_choice(self.schedule, SCHEDULES, "TrainConfig.schedule")
         check_choice(self.precision, PRECISIONS, "TrainConfig.precision")
         check_choice(self.strategy, STRATEGIES, "TrainConfig.strategy")
-        for name in ("steps", "accumulate", "keep_checkpoints", "log_every"):
+        for name in ("steps", "accumulate", "keep_checkpoints", "log_every", "rate_every"):
             _at_least(name, getattr(self, name), 1)
         for name in ("batch_size", "warmup_steps", "decay_start", "checkpoint_every", "eval_every"):
             _at_least(name, getattr(self, name), 0)

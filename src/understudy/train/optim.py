@@ -43,7 +43,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 def make_optimizer(
     parameters: Mapping[str, nn.Parameter], config: TrainConfig
 ) -> torch.optim.Optimizer:
-    """Make AdamW or SGD, with a group for each weight decay and factor of the learning rate.
+    """Make AdamW, Adam or SGD, with a group for each weight decay and factor of the learning rate.
 
     Args:
         parameters: what `trainable` returned; an attribute `lr_scale` of one is such a factor.
@@ -61,10 +61,9 @@ def make_optimizer(
     ]
     # The fused kernels update all tensors in one call, on the processor as well.
     fused = all(type(p) is nn.Parameter and p.is_floating_point() for p in parameters.values())
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(
-            groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused
-        )
+    if config.optimizer in ("adamw", "adam"):
+        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
     return torch.optim.SGD(
         groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused
     )

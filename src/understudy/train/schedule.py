@@ -32,10 +32,12 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
     The warm-up grows linearly and reaches the peak at its last step. A decaying schedule starts at
     the peak and comes within one step of `min_lr` at the last one (reaching it there would waste
-    that step when `min_lr` is 0).
+    that step when `min_lr` is 0). With `rate_every` all steps of a run of so many have the rate of
+    its first step, in warm-up that of its last one: lr (e + 1) / E in epoch e of E.
     """
+    step -= step % config.rate_every
     if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
+        return config.lr * min((step + config.rate_every) / config.warmup_steps, 1.0)
     start = decay_start(config)
     if step < start:
         return config.lr

@@ -1,0 +1,1 @@
+"""Networks between embedding spaces: the transformation of compatible updates, and linear maps."""
