@@ -133,10 +133,18 @@ def _report(name: str, folder: Path, found: Mapping[str, Any], config: Any) -> P
             from understudy.report.transfer import write_transfer_page
 
             return write_transfer_page(folder, title=title)
+        if "updates" in found:
+            from understudy.report.update_pages import write_update_page
+
+            return write_update_page(folder, title=title)
         if "arms" in found or "decays" in found:
             from understudy.report.text import write_text_page
 
             return write_text_page(folder, title=title)
+        if "matrices" in found:
+            from understudy.report.transfer_matrix import write_matrix_page
+
+            return write_matrix_page(folder, title=title)
         if name == "ape":
             return write_alignment(folder, title=title, lead=str(config.store))
     except MissingExtraError as error:

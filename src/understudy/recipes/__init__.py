@@ -21,6 +21,9 @@ RECIPES = LazyTable(
         "dclm": "understudy.recipes.dclm",
         "repetitions": "understudy.recipes.repetitions",
         "dataset-decomposition": "understudy.recipes.dataset_decomposition",
+        "fct": "understudy.recipes.fct",
+        "fastfill": "understudy.recipes.fastfill",
+        "tic-clip": "understudy.recipes.tic_clip",
     },
 )
 """Recipe names; each stands for a module."""
@@ -63,5 +66,14 @@ PAPERS: dict[str, tuple[str, str]] = {
         "Dataset Decomposition: Faster LLM Training with Variable Sequence Length Curriculum",
         "2405.13226",
     ),
+    "fct": (
+        "Forward Compatible Training for Large-Scale Embedding Retrieval Systems",
+        "2112.02805",
+    ),
+    "fastfill": (
+        "FastFill: Efficient Compatible Model Update",
+        "2303.04766",
+    ),
+    "tic-clip": ("TiC-CLIP: Continual Training of CLIP Models", "2310.16226"),
 }
 """Title and arXiv number of each recipe's paper."""

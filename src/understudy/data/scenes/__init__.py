@@ -3,11 +3,13 @@
 | name | what |
 | --- | --- |
 | `digits` | 1,797 labelled scans: 300 for a student, 600 for teachers, 897 for the test |
+| `scans` | the same scans as they are, 8 x 8 pixels: 1,078 for training, 719 for the test |
 | `pairs` | scenes of 2-3 digits with noisy alt text, clean captions, masks and exact facts |
 | `photos` | patches of 13 photographs |
 | `photo-scenes` | tinted digits on photographs with captions, masks and depth |
 | `ape-pairs` | digits with captions in many wordings, and a pool of mostly irrelevant pairs |
 | `qa` | canvases of one to four digits with questions and answers, small digits flagged |
+| `drifting-digits` | digits in time steps: classes come and fade, pictures and captions change |
 
 Nothing is downloaded. Everything is a function of its options and its seed.
 """
@@ -34,11 +36,13 @@ SCENES = LazyTable(
     "scene set",
     {
         "digits": "understudy.data.scenes.digits",
+        "scans": "understudy.data.scenes.raw_scans",
         "pairs": "understudy.data.scenes.pairs",
         "photos": "understudy.data.scenes.photos",
         "photo-scenes": "understudy.data.scenes.photo_scenes",
         "ape-pairs": "understudy.data.scenes.ape_pairs",
         "qa": "understudy.data.scenes.qa",
+        "drifting-digits": "understudy.data.scenes.drifting_digits",
     },
 )
 """Modules with `tables(**options)`, an iterator of `SceneTable`, and `meta()`."""
