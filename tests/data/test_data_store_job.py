@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from understudy.core.errors import CardError, DataError
-from understudy.data import store_staging
+from understudy.data import store_rows, store_staging
 from understudy.data.card import Card
 from understudy.data.knowledge import embedding_config, embedding_type, encode_embeddings
 from understudy.data.store import Store, Unit
@@ -320,16 +320,34 @@ def test_units_on_an_object_store(store: Store):
     unit = store_staging.UnitFile.of(3, 2)
     table = pa.table({"x": [1, 2]})
     staging.describe({"columns": {}})
-    staging.save(unit, {"rows": "r"}, table)
+    done = {"rows": store_rows.encode(np.array([True, True]))}
+    staging.save(unit, done, table)
     again = store_staging.Staging(store_staging.Files("", remote), "key")
     assert again.units() == [unit]
     header, found = again.load(unit)
-    assert (header, found) == ({"rows": "r"}, table)
+    assert (header, found) == (done, table)
     again.drop(unit)
     with pytest.raises(store_staging.VanishedError, match="staged rows 3-4 are gone"):
         again.load(unit)
     again.clear()
     assert again.files.folders(store_staging.STAGING) == []
+
+
+def test_a_unit_of_few_rows_far_apart_is_a_small_file(store: Store):
+    sizes = {}
+    for rows in (range(200), [3, 190]):
+        job = toy.job(store, rows=rows, unit_rows=200)
+        (unit,) = job.todo()
+        job.write(unit, {c: toy.values(c, unit.start, unit.stop) for c in toy.COLUMNS})
+        (path,) = Path(store.path).rglob("*.unit")
+        sizes[len(rows)] = path.stat().st_size
+        if len(rows) == 2:
+            job.commit()
+        path.unlink(missing_ok=True)
+    assert sizes[2] < sizes[200] / 2
+    assert np.flatnonzero(store.refresh().filled(ONE)).tolist() == [3, 190]
+    stored = store.take([3, 190], [ONE]).column(0).combine_chunks()
+    assert stored.equals(pa.concat_arrays([toy.values(ONE, i, i + 1) for i in (3, 190)]))
 
 
 def damage(store: Store, how: str) -> None:

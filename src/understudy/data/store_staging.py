@@ -14,10 +14,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from understudy.core.errors import DataError
 from understudy.core.files import write_bytes
+from understudy.data import store_rows
 from understudy.data.store_lance import is_url, one_line
 
 if TYPE_CHECKING:
@@ -169,6 +171,17 @@ def unpack(data: bytes) -> tuple[dict[str, Any], pa.Table]:
     return header, pa.ipc.open_stream(pa.py_buffer(body[at + length :])).read_all()
 
 
+def _spread(table: pa.Table, header: dict[str, Any], num_rows: int) -> pa.Table:
+    """Return a unit's table with a row for each of its rows, null where none was finished."""
+    if table.num_rows == num_rows:
+        return table
+    done = store_rows.decode(header["rows"], num_rows)
+    if table.num_rows != int(done.sum()):
+        raise DataError("wrong number of rows")
+    place = np.where(done, np.cumsum(done) - 1, 0)
+    return table.combine_chunks().take(pa.array(place, mask=~done))
+
+
 class Staging:
     """The staged units of one job.
 
@@ -198,8 +211,17 @@ class Staging:
         return sorted(found)
 
     def save(self, unit: UnitFile, header: dict[str, Any], table: pa.Table) -> None:
-        """Stage one unit atomically, over an earlier copy if there is one."""
-        self.files.write(f"{self.folder}/{unit.name}", pack(header, table))
+        """Stage one unit atomically, over an earlier copy if there is one.
+
+        Args:
+            unit: which.
+            header: with the finished rows of the unit under `rows`.
+            table: a row for each row of the unit; only finished ones are written, so that a unit
+                of few rows far apart is a small file.
+        """
+        done = store_rows.decode(header["rows"], table.num_rows)
+        finished = table if done.all() else table.filter(pa.array(done))
+        self.files.write(f"{self.folder}/{unit.name}", pack(header, finished))
         self._sound[unit.name] = header
 
     def load(self, unit: UnitFile, keep: bool = False) -> tuple[dict[str, Any], pa.Table]:
@@ -217,8 +239,7 @@ class Staging:
         name = f"{self.folder}/{unit.name}"
         try:
             header, table = unpack(self.files.read(name))
-            if table.num_rows != unit.stop - unit.start:
-                raise DataError("wrong number of rows")
+            table = _spread(table, header, unit.stop - unit.start)
         except FileNotFoundError:
             self._sound.pop(unit.name, None)
             raise VanishedError(f"staged rows {unit.start}-{unit.stop - 1} are gone") from None
