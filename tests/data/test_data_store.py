@@ -201,6 +201,7 @@ def test_index_agrees_with_exact_search_when_it_looks_everywhere(store: Store, m
     fill(store)
     store.index_vectors("t.text", metric=metric, kind="IVF_FLAT", num_partitions=2)
     assert store.info()["columns"][-1]["index"] == "IVF_FLAT"
+    assert store.indexes() == {"t.text": metric}
     exact, scores = store.search("t.text", VECTORS[:5], 4, metric=metric)
     rows_, near = store.search_index("t.text", VECTORS[:5], 4, nprobes=2, refine=4)
     np.testing.assert_array_equal(rows_, exact)

@@ -13,7 +13,7 @@ from understudy.core.errors import CardError
 from understudy.data import store_commit, store_read, store_search
 from understudy.data.card import Card
 from understudy.data.store_batch import logical_schema
-from understudy.data.store_lance import META_KEY, Handle
+from understudy.data.store_lance import META_KEY, UID_KEY, Handle
 from understudy.data.store_names import check_columns
 from understudy.data.store_read import Rows
 
@@ -49,6 +49,11 @@ class Reader:
     def version(self) -> int:
         """Number of the version that is open."""
         return self._handle.dataset.version
+
+    @property
+    def uid(self) -> str:
+        """Identity of the dataset, drawn when it was created; versions of it share it."""
+        return self._handle.metadata.get(UID_KEY, "")
 
     @property
     def columns(self) -> list[str]:
@@ -176,6 +181,12 @@ class Reader:
             lower row comes first; where there are fewer than k, row -1 with an infinite score.
         """
         return store_search.search(self._handle, column, query, k, metric, filter)
+
+    def indexes(self) -> dict[str, str]:
+        """Return the metric of each vector column that has an index."""
+        found = store_search.indexes(self._handle)
+        vectors = {c: i["name"] for c, i in found.items() if i["kind"].startswith("IVF")}
+        return {c: store_search.index_metric(self._handle, name) for c, name in vectors.items()}
 
     def search_index(
         self,

@@ -100,6 +100,11 @@ def search(
     return rows, -best if metric == "l2" else best
 
 
+def index_metric(handle: Handle, name: str) -> str:
+    """Return the metric of the vector index of this name: `cosine`, `dot` or `l2`."""
+    return handle.dataset.index_statistics(name)["indices"][0]["metric_type"].lower()
+
+
 def indexes(handle: Handle) -> dict[str, dict[str, Any]]:
     """Return {column: {name, kind}} of the indexes there are."""
     return {
@@ -155,7 +160,7 @@ def search_index(
     index = indexes(handle).get(column)
     if index is None:
         raise DataError(f"column '{column}' has no index; build one with Store.index_vectors.")
-    metric = handle.dataset.index_statistics(index["name"])["indices"][0]["metric_type"].lower()
+    metric = index_metric(handle, index["name"])
     rows = np.full((len(queries), k), -1, np.int64)
     worst = np.inf if metric == "l2" else -np.inf
     scores = np.full((len(queries), k), worst, np.float32)

@@ -141,6 +141,11 @@ class Gallery:
         return self.space.dim
 
     @property
+    def pinned(self) -> Store:
+        """The store at this gallery's version, which does not move."""
+        return self._pinned
+
+    @property
     def num_rows(self) -> int:
         """Rows of the store, with vectors or without."""
         return len(self._states)
