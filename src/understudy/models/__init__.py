@@ -58,6 +58,17 @@ MODELS = LazyTable(
         )
     }
     | {
+        name: f"understudy.models.catalog_embedders:{name.replace('-', '_')}"
+        for name in (
+            "resnet18-128",
+            "resnet50-128",
+            "resnet101-128",
+            "digits-mlp-8",
+            "digits-mlp-32",
+            "digits-mlp-16",
+        )
+    }
+    | {
         "fastvlm-nano": "understudy.models.multimodal.vlm_config:fastvlm_nano",
     }
     | {

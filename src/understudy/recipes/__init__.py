@@ -24,6 +24,7 @@ RECIPES = LazyTable(
         "fct": "understudy.recipes.fct",
         "fastfill": "understudy.recipes.fastfill",
         "tic-clip": "understudy.recipes.tic_clip",
+        "hierarchical-solver": "understudy.recipes.hierarchical_solver",
     },
 )
 """Recipe names; each stands for a module."""
@@ -75,5 +76,9 @@ PAPERS: dict[str, tuple[str, str]] = {
         "2303.04766",
     ),
     "tic-clip": ("TiC-CLIP: Continual Training of CLIP Models", "2310.16226"),
+    "hierarchical-solver": (
+        "Sparse Hierarchical Solvers with Guaranteed Convergence",
+        "1611.03189",
+    ),
 }
 """Title and arXiv number of each recipe's paper."""

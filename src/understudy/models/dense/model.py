@@ -30,7 +30,7 @@ from understudy.models.dense.mask_rcnn import MaskRcnn
 from understudy.models.dense.taps import Neck
 from understudy.models.dense.uper import UperNet
 from understudy.models.fold import FoldMode, fold_module
-from understudy.models.image.conv import ConvConfig
+from understudy.models.image.mci import MciConfig
 from understudy.models.image.vit import VitTower
 from understudy.models.image.vit_config import VitConfig
 from understudy.models.preprocess import Preprocess
@@ -208,8 +208,8 @@ def _layers(tower: nn.Module) -> tuple[int, Any]:
 def _dense_image(image: ImageConfig, head: HeadConfig, drop_path: float | None) -> ImageConfig:
     """Return a tower's configuration for inputs of any size, tapped where the head wants it."""
     if drop_path is not None:
-        if isinstance(image, ConvConfig):
-            raise ConfigError("drop_path: a plain convolutional tower has no residual branches.")
+        if not isinstance(image, MciConfig | VitConfig):
+            raise ConfigError(f"drop_path: a {image.kind} tower has no branches that are dropped.")
         image = replace(image, drop_path=drop_path)
     if not isinstance(image, VitConfig):
         return image

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from understudy.core.config import check_choice
 from understudy.core.errors import ConfigError
+from understudy.models.image.conv import ConvConfig
 from understudy.models.image.mci import MciConfig
 from understudy.models.image.mci_sizes import MCI3
+from understudy.models.image.mlp import MlpConfig
 from understudy.models.image.pyramid import Pyramid
 from understudy.models.image.vit_config import VitConfig
 from understudy.models.layers import init_weights
@@ -22,15 +24,16 @@ Map = Float[Tensor, "batch channels height width"]
 
 
 def token_stride(config: ImageConfig, pool: int = 1) -> int:
-    """Return the pixels a visual token stands for, along a side."""
-    if isinstance(config, MciConfig):
-        return config.pyramid_strides[-1] * pool
+    """Return the pixels a visual token stands for, along a side.
+
+    Raises:
+        ConfigError: a fully connected tower, which has no map.
+    """
+    if isinstance(config, MlpConfig):
+        raise ConfigError("vision tower: a fully connected tower has no map to make tokens of.")
     if isinstance(config, VitConfig):
         return config.patch_size * pool
-    stride = 1
-    for step in config.strides:
-        stride *= step
-    return stride * pool
+    return config.pyramid_strides[-1] * pool
 
 
 def check_resolution(size: int, config: ImageConfig, pool: int = 1) -> None:
@@ -113,7 +116,7 @@ class VisionTower(nn.Module):
         if isinstance(config, MciConfig):
             earlier = 0 if self.features == "last" else sum(config.channels[:-1])
             return config.width + earlier
-        return config.width if isinstance(config, VitConfig) else config.channels[-1]
+        return config.width if not isinstance(config, ConvConfig) else config.channels[-1]
 
     @property
     def num_tokens(self) -> int:
