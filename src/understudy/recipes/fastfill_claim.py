@@ -34,7 +34,8 @@ def ends_agree(results: Results) -> tuple[bool, str]:
         float(np.ptp([results[name][end] for name in orders], axis=0).max())
         for end in ("at_0", "at_1")
     )
-    return spread == 0.0, f"largest difference {spread:.3g}"
+    # not exactly 0: the random arm's ends are means of three equal numbers, which round
+    return spread <= 1e-12, f"largest difference {spread:.3g}"
 
 
 def _beats(name: str, better: str, worse: str, margin: float, **more: Any) -> Difference:
@@ -54,7 +55,7 @@ CHECKS: tuple[Check, ...] = (
     _beats("item numbers do worse", "uncertainty", "index", 0.005),
     Predicate(
         name="the ends of a curve do not depend on the order",
-        statement="map at 0 and at 1 is the same for all orders of one map, in every seed",
+        statement="map at 0 and at 1 is the same (1e-12) for all orders of one map, in every seed",
         fn=ends_agree,
         reads=("random", "uncertainty", "reversed", "oracle", "index", "wrong-labels"),
     ),
@@ -75,7 +76,7 @@ CLAIM = Claim(
         "uncertainty learned from wrong labels nor item numbers do as well."
     ),
     arms=tuple(Arm(name=name, description=text) for name, text in ARMS.items()),
-    seeds=(211, 212, 213, 214, 215),
+    seeds=(221, 222, 223, 224, 225),
     metrics=(AUC, "auc_cmc_1", "auc_cmc_5", "gap_fall"),
     checks=CHECKS,
     budget=(
