@@ -11,6 +11,7 @@ import serve_toys as toys
 from understudy.core.errors import DataError
 from understudy.data.spaces import SpaceError
 from understudy.update import serve_pinned
+from understudy.update.columns import uncertainty_column
 from understudy.update.gallery import Gallery
 from understudy.update.search import search
 from understudy.update.search_scores import METRICS
@@ -176,6 +177,17 @@ def test_rows_fall_back_to_mapped_vectors_when_the_new_column_is_dropped(tmp_pat
     assert versions.poll()
     assert versions.current.gallery.counts() == {"absent": 0, "mapped": 100, "encoded": 0}
     _same(versions.current.pinned, own[:5])
+
+
+def test_uncertainties_beside_a_mapped_column_are_no_second_mapped_column(tmp_path):
+    store, _, mapped = toys.make_store(tmp_path / "s", 100, encoded_rows=range(20))
+    column = uncertainty_column(toys.MAPPED_COLUMN)
+    card = toys.Card(column=column, writer="h", config={"space": toys.MAPPED.to_dict()})
+    with store.job([card], {column: toys.pa.float32()}) as job:
+        for unit in job.todo():
+            job.write(unit, {column: toys.pa.array(mapped[unit.start : unit.stop, 0])})
+    gallery = Versions(ServeConfig(store=str(tmp_path / "s"), new=toys.NEW_COLUMN)).current.gallery
+    assert gallery.mapped == toys.MAPPED_COLUMN
 
 
 def test_a_version_that_cannot_be_served_leaves_the_old_one(tmp_path):

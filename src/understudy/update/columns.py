@@ -21,19 +21,24 @@ def uncertainty_column(mapped: str) -> str:
     return f"{mapped}.u"
 
 
-def mapped_column_of(store: Store, new: str) -> str:
-    """Return the one mapped column `<new>.from.<old>` of a store.
-
-    Raises:
-        DataError: there is none, or there are several.
-    """
-    found = [
+def mapped_columns(store: Store, new: str) -> list[str]:
+    """Return the columns `<new>.from.<old>` of vectors that there are."""
+    return [
         c
         for c, card in store.cards.items()
         if c.startswith(f"{new}.from.")
         and "shape" in card.config  # not the uncertainties, whose card names the space too
         and card.config.get("space", {}).get("kind") == "mapped"
     ]
+
+
+def mapped_column_of(store: Store, new: str) -> str:
+    """Return the one mapped column `<new>.from.<old>` of a store.
+
+    Raises:
+        DataError: there is none, or there are several.
+    """
+    found = mapped_columns(store, new)
     if len(found) == 1:
         return found[0]
     if not found:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from understudy.core.errors import DataError, UnderstudyError
 from understudy.data.spaces import Space, space_of
 from understudy.data.store import Store
+from understudy.update.columns import mapped_columns
 from understudy.update.gallery import ENCODED, MAPPED, Gallery
 from understudy.update.queries import QueryError
 from understudy.update.search import search, search_index
@@ -117,15 +118,13 @@ def open_newest(store: Store, new: str, mapped: str) -> Gallery:
         DataError: neither is there, or several are mapped to `new`.
     """
     if not mapped:
-        kinds = {c: card.config.get("space", {}).get("kind") for c, card in store.cards.items()}
-        found = [
-            c for c, kind in kinds.items() if c.startswith(f"{new}.from.") and kind == "mapped"
-        ]
+        found = mapped_columns(store, new)
         if len(found) > 1:
             raise DataError(
                 f"{store.path}: {' and '.join(found)} are mapped to '{new}'; name one (--mapped)."
             )
-        mapped = found[0] if found and kinds.get(new) != "mixed" else ""
+        mixed = store.has(new) and space_of(store, new).kind == "mixed"
+        mapped = found[0] if found and not mixed else ""
     there = {k: c for k, c in (("new", new), ("mapped", mapped)) if c and store.has(c)}
     if not there:
         columns = " or ".join(f"'{name}'" for name in (new, mapped) if name)
