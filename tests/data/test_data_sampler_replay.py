@@ -93,9 +93,7 @@ def test_exp_does_not_grow_with_age(size, steps, data):
 
 def steps_of(sizes):
     edges = np.cumsum([0, *sizes])
-    return {
-        f"t{i}": np.arange(a, b) for i, (a, b) in enumerate(itertools.pairwise(edges))
-    }
+    return {f"t{i}": np.arange(a, b) for i, (a, b) in enumerate(itertools.pairwise(edges))}
 
 
 @settings(max_examples=80, deadline=None)

@@ -116,7 +116,7 @@ def test_nothing_of_size_n_squared_is_held():
     LabelSpreading(n_neighbors=5).fit(x, y)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 6000 * 6000 * 8 * 0.75  # the search's block is 128 MiB whatever n
+    assert peak < 6000 * 6000 * 8 * 0.4  # the search's block is 32 MiB whatever n
 
 
 def test_spectral_embedding_and_new_points():

@@ -40,7 +40,7 @@ class KnnCommand:
     sigma: str = "median"
     self_loops: str = "drop"
     seed: int = 0
-    block_mb: int = 128
+    block_mb: int = 32
     dry_run: bool = False
     overwrite: bool = False
     json: bool = False

@@ -48,7 +48,7 @@ class KnnConfig:
     sigma: str | float = "median"
     self_loops: str = "drop"
     seed: int = 0
-    block_mb: int = 128
+    block_mb: int = 32
 
     def __post_init__(self) -> None:
         check_choice(self.metric, METRICS, "graph: metric")

@@ -11,7 +11,7 @@ from understudy.core.errors import ConfigError, DataError
 from understudy.core.lazy import require
 from understudy.solve.graph.scipy_parts import is_sparse
 
-BLOCK_BYTES = 128 << 20
+BLOCK_BYTES = 32 << 20
 SLACK = 8
 """Candidates beyond k whose distances are computed again without cancellation."""
 
