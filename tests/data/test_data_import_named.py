@@ -177,6 +177,7 @@ class Evil:
         (5, "expected base64 text, got int"),
         (packed([])[:-8], "line 2, image_emb"),
     ],
+    ids=["pickle", "text", "plain", "long", "number", "cut"],  # compressed data hold the time
 )
 def test_bad_input_packed_arrays(tmp_path, capsys, value, message):
     bad = {**line(1), "image_emb": value}
