@@ -61,6 +61,15 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("run",): ("recipes:run", "run a recipe on your data"),
     ("verify",): ("recipes:verify", "test a recipe's claim on small real data"),
     ("plan",): ("recipes:plan", "count parameters, bytes, hours and money without running"),
+    ("job", "plan"): ("job:plan", "check a job's spec and say what would run, and what it costs"),
+    ("job", "submit"): ("job:submit", "queue a job, or run a pipeline of jobs"),
+    ("job", "status"): ("job_read:status", "show where a job is and what it left"),
+    ("job", "logs"): ("job_read:logs", "print a job's output, or follow it"),
+    ("job", "list"): ("job_read:list_", "list jobs"),
+    ("job", "wait"): ("job:wait", "wait until a job has ended"),
+    ("job", "cancel"): ("job:cancel", "stop a job"),
+    ("job", "retry"): ("job:retry", "run a job that has ended again, from its checkpoints"),
+    ("job", "export"): ("job:export", "write a spec for TorchX or SkyPilot"),
 }
 
 

@@ -4,32 +4,29 @@
                               optimizer.safetensors  the optimiser's state by parameter
                               ema.safetensors        averaged weights, if any
                               state.json             step, identity of the run, sizes
+                              manifest.json          sizes and sha256 of all files
+    checkpoints/LATEST                               the newest folder's name
 
 No random state is stored: every step seeds itself from (seed, step, rank).
 """
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from understudy.core import checkpoints
+from understudy.core.checkpoints import prune, saving, step_folder, steps
 from understudy.core.errors import ConfigError, DataError
 from understudy.core.files import read_json, write_json
 
 FORMAT = "understudy-checkpoint"
 VERSION = 1
-_STEP = re.compile(r"step-(\d{8})")
 
-
-def step_folder(root: Path, step: int) -> Path:
-    """Return the folder of a step's checkpoint."""
-    return root / f"step-{step:08d}"
+__all__ = ["newest", "prune", "read", "same_run", "step_folder", "steps", "write"]
 
 
 def write(
@@ -47,51 +44,31 @@ def write(
     """
     from safetensors.torch import save_file
 
-    temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with saving(folder) as temporary:
         sizes = {}
         for name, group in tensors.items():
             path = temporary / f"{name}.safetensors"
             save_file(dict(group), path)
-            _sync(path)
             sizes[path.name] = path.stat().st_size
         header = {"format": FORMAT, "version": VERSION, "bytes": sizes}
         write_json(temporary / "state.json", {**header, **state})
-        _sync(temporary)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
-        _sync(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def newest(root: Path) -> int | None:
+    """Return the newest step whose checkpoint is whole; None if there are no checkpoints.
 
+    Those of versions before manifests are taken at their word; `read` checks their sizes.
 
-def steps(root: Path) -> list[int]:
-    """Return the steps that have a checkpoint, ascending."""
-    if not root.is_dir():
-        return []
-    found = (_STEP.fullmatch(p.name) for p in root.iterdir())
-    return sorted(int(m.group(1)) for m in found if m)
-
-
-def prune(root: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and whatever a killed writer left."""
+    Raises:
+        DataError: there are checkpoints, and none is whole: starting over would lose the run.
+    """
+    found = checkpoints.newest(root, old_format="state.json")
     known = steps(root)
-    for step in known[: max(len(known) - keep, 0)]:
-        shutil.rmtree(step_folder(root, step))
-    for path in root.glob(".step-*.tmp"):
-        shutil.rmtree(path, ignore_errors=True)
+    if found is None and known:
+        wrong = checkpoints.problem(step_folder(root, known[-1]))
+        raise DataError(f"{root}: no checkpoint is whole ({wrong}); delete them to start over.")
+    return found
 
 
 def read(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:

@@ -141,9 +141,9 @@ class _Run:
         done = read_result(self.out, self.state.facts) if resume else None
         if done is not None:
             return done
-        known = checkpoint.steps(root)
-        if resume and known:
-            self.state.load(checkpoint.step_folder(root, known[-1]))
+        known = checkpoint.newest(root) if resume else None
+        if known is not None:
+            self.state.load(checkpoint.step_folder(root, known))
         if self.ranks.writes:
             if not resume:
                 (self.out / RECORD).unlink(missing_ok=True)
