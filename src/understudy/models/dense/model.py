@@ -209,7 +209,7 @@ def _dense_image(image: ImageConfig, head: HeadConfig, drop_path: float | None) 
     """Return a tower's configuration for inputs of any size, tapped where the head wants it."""
     if drop_path is not None:
         if not isinstance(image, MciConfig | VitConfig):
-            raise ConfigError(f"drop_path: a {image.kind} tower has no branches that are dropped.")
+            raise ConfigError(f"drop_path: a {image.kind} tower has no residual branches to drop.")
         image = replace(image, drop_path=drop_path)
     if not isinstance(image, VitConfig):
         return image
