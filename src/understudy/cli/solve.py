@@ -44,7 +44,7 @@ def solve(argv: Sequence[str], prog: str) -> None:
             o: where x goes, .npy.
             method: auto, direct, rs, sa, jacobi, spand, hsolve, with _ldl for symmetric
                 indefinite and _lu for unsymmetric matrices (spand_ldl, hsolve_lu, ...).
-            eps: what the factorization may drop; 0.01 by default, less with many columns.
+            eps: what the factorization may drop; 0.01 by default, 1e-6 with many columns.
             rtol: relative residual of every column.
             null: constant, if the rows of A sum to zero.
             phi: near-null vectors, .npy of shape [n] or [n, q]; ones by default.

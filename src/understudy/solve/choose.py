@@ -81,12 +81,17 @@ def is_m_matrix(matrix: Any) -> bool:
     return bool((off <= 1e-12 * scale).all() and (sums >= -1e-8 * scale).all())
 
 
-def top_separator(matrix: Any) -> int:
+def is_flat(matrix: Any, coords: np.ndarray | None = None) -> bool:
+    """Say whether a cut in two halves takes so few unknowns as in the plane."""
+    return top_separator(matrix, coords) <= FLAT * np.sqrt(matrix.shape[0])
+
+
+def top_separator(matrix: Any, coords: np.ndarray | None = None) -> int:
     """Return how many unknowns cut the graph in two halves."""
     from understudy.solve.ladder import symmetric_pattern
 
     graph = symmetric_pattern(matrix)
-    tree = make_tree(graph, max(1, -(-graph.shape[0] // 2)))
+    tree = make_tree(graph, max(1, -(-graph.shape[0] // 2)), coords)
     return int((separator_depths(graph, tree) == 0).sum())
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+BLOCK = 16
+"""Columns that are iterated together: more would not fit caches any better."""
 RESTARTS = 3
 """How often CG starts again from where it is, when its residual has drifted from the true one."""
 
@@ -62,9 +65,14 @@ class _Coefficients:
 
 
 def cg(
-    matrix: Any, b: np.ndarray, precondition: Operator, rtol: float, max_iterations: int
+    matrix: Any,
+    b: np.ndarray,
+    precondition: Operator,
+    rtol: float,
+    max_iterations: int,
+    threads: int = 1,
 ) -> Krylov:
-    """Solve by preconditioned conjugate gradients, one iteration for all columns at once.
+    """Solve by preconditioned conjugate gradients, one iteration for many columns at once.
 
     Args:
         matrix: [n, n], symmetric positive definite.
@@ -72,30 +80,57 @@ def cg(
         precondition: `M^-1` of [n, c].
         rtol: stop at `||b - A x|| <= rtol ||b||`.
         max_iterations: of each column.
+        threads: blocks of columns that are solved side by side; `precondition` must bear it.
 
     Raises:
         IndefiniteError: the matrix or the preconditioner is not positive definite.
     """
+    cuts = [slice(at, min(at + BLOCK, b.shape[1])) for at in range(0, b.shape[1], BLOCK)]
+    x = np.empty(b.shape)
+
+    def block(part: slice) -> Krylov:
+        right = np.ascontiguousarray(b[:, part])
+        found = _block(matrix, right, precondition, rtol, max_iterations)
+        x[:, part] = found.x
+        return replace(found, x=x)
+
+    if threads > 1 and len(cuts) > 1:
+        # a pool of its own: the preconditioner may wait for threads of another
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(block, cuts))
+    else:
+        parts = [block(part) for part in cuts]
+    return Krylov(
+        x=x,
+        iterations=np.concatenate([part.iterations for part in parts]),
+        residual=np.concatenate([part.residual for part in parts]),
+        kappa=parts[0].kappa,
+    )
+
+
+def _block(
+    matrix: Any, b: np.ndarray, precondition: Operator, rtol: float, max_iterations: int
+) -> Krylov:
     n, r = b.shape
     x, iterations = np.zeros((n, r)), np.zeros(r, np.int64)
-    size = np.linalg.norm(b, axis=0)
+    size = _norms(b)
     coefficients = _Coefficients()
     residual = np.zeros(r)
     todo = np.flatnonzero(size > 0)
+    rest = b if todo.size == r else b[:, todo]
     for attempt in range(RESTARTS):
-        rest = b[:, todo] - (matrix @ x[:, todo] if attempt else 0.0)
-        residual[todo] = np.linalg.norm(rest, axis=0) / size[todo]
-        before = residual.copy()
-        open_ = (residual[todo] > rtol) & (iterations[todo] < max_iterations)
-        todo, rest = todo[open_], rest[:, open_]
         if not todo.size:
             break
+        before = _norms(rest) / size[todo]
         _run(matrix, precondition, x, rest, todo, rtol * size, max_iterations, iterations,
              None if attempt else coefficients)  # fmt: skip
-        true = np.linalg.norm(b[:, todo] - matrix @ x[:, todo], axis=0)
-        residual[todo] = true / size[todo]
-        # rounding sets a floor: stop where another start gains nothing
-        todo = todo[(residual[todo] > rtol) & (residual[todo] < 0.5 * before[todo])]
+        whole = todo.size == r
+        rest = (b if whole else b[:, todo]) - matrix @ (x if whole else x[:, todo])
+        residual[todo] = _norms(rest) / size[todo]
+        # rounding sets a floor: go on only where that still gains something
+        again = (residual[todo] > rtol) & (residual[todo] < 0.5 * before)
+        again &= iterations[todo] < max_iterations
+        todo, rest = todo[again], rest[:, again]
     return Krylov(x=x, iterations=iterations, residual=residual, kappa=coefficients.kappa())
 
 
@@ -111,12 +146,11 @@ def _run(
     coefficients: _Coefficients | None,
 ) -> None:
     """Iterate columns until their recursive residual is below the goal; change `x` in place."""
-    columns = columns.copy()
+    columns, rest = columns.copy(), rest.copy()
     z = precondition(rest)
-    p = z.copy()
+    p, y, work = z.copy(), np.zeros_like(rest), np.empty_like(rest)
     inner = _dots(rest, z)
-    y = np.zeros_like(rest)
-    while columns.size:
+    while True:
         if (inner <= 0).any():
             raise IndefiniteError("preconditioner")
         q = matrix @ p
@@ -124,27 +158,35 @@ def _run(
         if (curve <= 0).any():
             raise IndefiniteError("matrix")
         step = inner / curve
-        y += step * p
-        rest -= step * q
+        y += np.multiply(p, step, out=work)
+        rest -= np.multiply(q, step, out=work)
         iterations[columns] += 1
-        first = coefficients is not None and columns[0] == 0
-        if coefficients is not None and first:
+        if coefficients is not None and columns[0] == 0:
             coefficients.steps.append(float(step[0]))
-        done = (np.linalg.norm(rest, axis=0) <= goal[columns]) | (iterations[columns] >= most)
+        done = (_norms(rest) <= goal[columns]) | (iterations[columns] >= most)
         if done.any():
-            x[:, columns[done]] += y[:, done]
-            left = ~done
-            columns, y, p, rest = columns[left], y[:, left], p[:, left], rest[:, left]
-            inner = inner[left]
-            if not columns.size:
+            if done.all() and columns.size == x.shape[1]:
+                x += y
                 return
+            x[:, columns[done]] += y[:, done]
+            left = np.flatnonzero(~done)
+            if not left.size:
+                return
+            columns, inner = columns[left], inner[left]
+            y, p, rest = (np.ascontiguousarray(a[:, left]) for a in (y, p, rest))
+            work = np.empty_like(rest)
         z = precondition(rest)
         new = _dots(rest, z)
         turn = new / inner
         if coefficients is not None and columns[0] == 0:
             coefficients.turns.append(float(turn[0]))
-        p = z + turn * p
+        p *= turn
+        p += z
         inner = new
+
+
+def _norms(a: np.ndarray) -> np.ndarray:
+    return np.sqrt(_dots(a, a))
 
 
 def _dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from understudy.solve.checks import (
     checked_vectors,
     is_symmetric,
 )
-from understudy.solve.choose import choose
+from understudy.solve.choose import MANY, choose, is_flat
 from understudy.solve.factorization import Factorization, without_warnings
 from understudy.solve.krylov import IndefiniteError, Krylov, cg, gmres
 from understudy.solve.null_space import (
@@ -37,8 +37,8 @@ from understudy.solve.options import METHODS as FACTOR_METHODS
 METHODS = ("auto", "direct", "rs", "sa", "jacobi", *FACTOR_METHODS)
 """`rs` and `sa` are algebraic multigrid, `direct` is sparse LU."""
 EPS = 1e-2
-EPS_MANY = 1e-5
-"""What `solve` takes for `eps`: with many columns a better factorization pays."""
+EPS_MANY = 1e-6
+"""What `solve` takes for `eps`: with many columns in the plane one iteration, for little memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +108,7 @@ def solve(
         null: `"constant"` if `A 1 = 0` on components; x then has mean zero on each of them.
         phi: near-null vectors, as `factorize` takes them.
         coords: [n, d], to cut the tree by.
-        eps: of the factorization; None takes 0.01, and 1e-5 for many columns.
+        eps: of the factorization; None takes 0.01, and 1e-6 for many columns in the plane.
         max_iterations: of CG or GMRES.
         factorization: one of this matrix, made before; then nothing is factored.
         **more: other fields of `FactorConfig`.
@@ -149,7 +149,9 @@ def solve(
         vectors, points = vectors[keep], None if points is None else points[keep]
     if method in FACTOR_METHODS and factorization is None:
         more = {"second_order": method == "spand", **more}
-        eps = eps if eps is not None else (EPS if right.shape[1] < 16 else EPS_MANY)
+        if eps is None:
+            many = right.shape[1] >= MANY and is_flat(part, points)
+            eps = EPS_MANY if many else EPS
         factorization = without_warnings(
             part, eps=eps, phi=vectors, coords=points, method=method, **more
         )
@@ -242,7 +244,8 @@ def _iterate(
         return _refined(matrix, b, prepared, rtol)
     if factorization is None or factorization.spd:
         try:
-            return cg(matrix, b, prepared.apply, rtol, most)
+            threads = 1 if factorization is None else factorization.config.threads
+            return cg(matrix, b, prepared.apply, rtol, most, threads)
         except IndefiniteError as error:
             notes.append(
                 f"the {error.what} is not positive definite ({method}): GMRES instead of CG."
