@@ -18,8 +18,9 @@ FLAT = 4.0
 """A graph is like a plane if a cut in two takes at most so many times sqrt(n) unknowns."""
 DIRECT_LIMIT = 100_000
 """Above this many unknowns LU costs more than the others, in the plane too (measured)."""
-MANY = 16
-"""From so many right-hand sides on, what solves them together wins over multigrid."""
+MANY_FLAT, MANY_DEEP = 4, 100
+"""From so many right-hand sides on, what solves them together wins over multigrid (measured), in
+the plane and where separators are larger."""
 SHARE = 0.5
 """LU may take this share of the free memory."""
 
@@ -56,7 +57,7 @@ def choose(matrix: Any, columns: int) -> Choice:
         return Choice(
             method="spand_ldl", reason=f"symmetric, but a diagonal entry is not positive; {size}"
         )
-    if columns >= MANY:
+    if columns >= (MANY_FLAT if flat else MANY_DEEP):
         return Choice(
             method="spand",
             reason=f"{columns} right-hand sides share a factorization and its sweeps; {size}",

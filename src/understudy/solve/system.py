@@ -21,7 +21,7 @@ from understudy.solve.checks import (
     checked_vectors,
     is_symmetric,
 )
-from understudy.solve.choose import MANY, choose, is_flat
+from understudy.solve.choose import choose, is_flat
 from understudy.solve.factorization import Factorization, without_warnings
 from understudy.solve.krylov import IndefiniteError, Krylov, cg, gmres
 from understudy.solve.null_space import (
@@ -38,7 +38,9 @@ METHODS = ("auto", "direct", "rs", "sa", "jacobi", *FACTOR_METHODS)
 """`rs` and `sa` are algebraic multigrid, `direct` is sparse LU."""
 EPS = 1e-2
 EPS_MANY = 1e-6
-"""What `solve` takes for `eps`: with many columns in the plane one iteration, for little memory."""
+MANY = 16
+"""What `solve` takes for `eps`, and from `MANY` columns on in the plane: one iteration there, for
+little memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
