@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from understudy.core.errors import ConfigError
 from understudy.models.fold import FoldMode, conv_with
 from understudy.models.image.mobileone import ConvBN, FoldedBlock
-from understudy.models.image.pyramid import Pyramid, check_multiple
+from understudy.models.image.pyramid import (
+    ConfiguredPyramid,
+    Pyramid,
+    check_multiple,
+    maps_through,
+)
 from understudy.models.layers import init_weights
 
 
@@ -90,7 +95,7 @@ class ConvUnit(nn.Module):
         return FoldedBlock(conv, nn.Identity(), self.act).eval()
 
 
-class ConvTower(nn.Module):
+class ConvTower(ConfiguredPyramid, nn.Module):
     """Images to embeddings by plain convolutions and mean pooling.
 
     Args:
@@ -115,21 +120,7 @@ class ConvTower(nn.Module):
 
     def stage_maps(self, x: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
         """Return the map after each convolution."""
-        maps = []
-        for layer in self.layers:
-            x = layer(x)
-            maps.append(x)
-        return maps
-
-    @property
-    def pyramid_strides(self) -> tuple[int, ...]:
-        """See `ConvConfig.pyramid_strides`."""
-        return self.config.pyramid_strides
-
-    @property
-    def pyramid_channels(self) -> tuple[int, ...]:
-        """See `ConvConfig.pyramid_channels`."""
-        return self.config.pyramid_channels
+        return maps_through(self.layers, x)
 
     def pyramid(self, x: Float[Tensor, "batch 3 height width"]) -> Pyramid:
         """Return (stride, map) of the last convolution of every stride.

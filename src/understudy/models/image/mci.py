@@ -18,7 +18,7 @@ from understudy.core.config import check_choice
 from understudy.core.errors import ConfigError
 from understudy.models.image.mci_blocks import AttentionMixer, LargeKernelConv
 from understudy.models.image.mobileone import MobileOneBlock
-from understudy.models.image.pyramid import Pyramid, check_multiple
+from understudy.models.image.pyramid import StagedPyramid, check_multiple
 from understudy.models.image.repmixer import RepCPE, RepMixerBlock, ResidualFFN
 from understudy.models.layers import init_weights
 
@@ -161,7 +161,7 @@ class Stage(nn.Module):
         return self.blocks(self.positions(self.downsample(x)))
 
 
-class MciTower(nn.Module):
+class MciTower(StagedPyramid, nn.Module):
     """Images to embeddings.
 
     Args:
@@ -191,34 +191,6 @@ class MciTower(nn.Module):
         self.expand = MobileOneBlock(last, width, 3, groups=last, se_hidden=hidden)
         self.head = nn.Linear(width, out_dim, bias=config.head_bias) if out_dim else nn.Identity()
         self.apply(init_weights)
-
-    def stage_maps(self, x: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
-        """Return the map after each stage, at strides 4, 8, 16, 32 (and 64)."""
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
-
-    @property
-    def pyramid_strides(self) -> tuple[int, ...]:
-        """See `MciConfig.pyramid_strides`."""
-        return self.config.pyramid_strides
-
-    @property
-    def pyramid_channels(self) -> tuple[int, ...]:
-        """See `MciConfig.pyramid_channels`."""
-        return self.config.pyramid_channels
-
-    def pyramid(self, x: Float[Tensor, "batch 3 height width"]) -> Pyramid:
-        """Return (stride, map) after each stage, without the last convolution and the head.
-
-        Raises:
-            ModelError: height or width is not a multiple of the last stride.
-        """
-        check_multiple(x, self.pyramid_strides[-1], "pyramid")
-        return list(zip(self.pyramid_strides, self.stage_maps(x), strict=True))
 
     def expanded_map(
         self, x: Float[Tensor, "batch 3 height width"]

@@ -7,7 +7,8 @@ what comes out, belong to the caller, who knows what padding means for his label
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -52,3 +53,52 @@ def check_multiple(x: Float[Tensor, "batch 3 height width"], stride: int, what: 
             f"{what}: {height} x {width} pixels are not multiples of {stride}, the stride of the "
             f"last map; pad to {up} or crop to {down}."
         )
+
+
+def maps_through(layers: Iterable[Any], x: Tensor) -> list[Tensor]:
+    """Return the map after each layer."""
+    maps = []
+    for layer in layers:
+        x = layer(x)
+        maps.append(x)
+    return maps
+
+
+class ConfiguredPyramid:
+    """A tower whose configuration says what strides and channels its pyramid has."""
+
+    config: Any
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """Pixels per position of each map; the configuration's."""
+        return self.config.pyramid_strides
+
+    @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """Channels of each map; the configuration's."""
+        return self.config.pyramid_channels
+
+
+class StagedPyramid(ConfiguredPyramid):
+    """A tower of a stem and stages, with a map after each stage."""
+
+    stem: Any
+    stages: Any
+
+    def stage_maps(self, x: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
+        """Return the map after each stage."""
+        return maps_through(self.stages, self.stem_map(x))
+
+    def stem_map(self, x: Float[Tensor, "batch 3 height width"]) -> Tensor:
+        """Return what the first stage is given."""
+        return self.stem(x)
+
+    def pyramid(self, x: Float[Tensor, "batch 3 height width"]) -> Pyramid:
+        """Return (stride, map) after each stage, without what stands between them and the head.
+
+        Raises:
+            ModelError: height or width is not a multiple of the last stride.
+        """
+        check_multiple(x, self.pyramid_strides[-1], "pyramid")
+        return list(zip(self.pyramid_strides, self.stage_maps(x), strict=True))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from understudy.core.config import check_choice
 from understudy.core.errors import ConfigError
 from understudy.models.image.mobileone import ConvBN
-from understudy.models.image.pyramid import Pyramid, check_multiple
+from understudy.models.image.pyramid import StagedPyramid
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Depth to blocks per stage; 18 has basic blocks, the others bottlenecks."""
@@ -152,7 +152,7 @@ def _stage(config: ResNetConfig, stage: int, in_channels: int) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
-class ResNetTower(nn.Module):
+class ResNetTower(StagedPyramid, nn.Module):
     """Images to embeddings by residual stages and mean pooling.
 
     Args:
@@ -175,33 +175,9 @@ class ResNetTower(nn.Module):
         head = nn.Linear(config.width, out_dim, bias=config.head_bias) if out_dim else None
         self.head = nn.Identity() if head is None else head
 
-    def stage_maps(self, x: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
-        """Return the map after each stage."""
-        x = self.pool(self.act(self.stem(x)))
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
-
-    @property
-    def pyramid_strides(self) -> tuple[int, ...]:
-        """See `ResNetConfig.pyramid_strides`."""
-        return self.config.pyramid_strides
-
-    @property
-    def pyramid_channels(self) -> tuple[int, ...]:
-        """See `ResNetConfig.pyramid_channels`."""
-        return self.config.pyramid_channels
-
-    def pyramid(self, x: Float[Tensor, "batch 3 height width"]) -> Pyramid:
-        """Return (stride, map) of every stage.
-
-        Raises:
-            ModelError: height or width is not a multiple of the last stride.
-        """
-        check_multiple(x, self.pyramid_strides[-1], "pyramid")
-        return list(zip(self.pyramid_strides, self.stage_maps(x), strict=True))
+    def stem_map(self, x: Float[Tensor, "batch 3 height width"]) -> Tensor:
+        """Return what the first stage is given."""
+        return self.pool(self.act(self.stem(x)))
 
     def features(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
         """Return the embedding: the mean of the last map, not normalised."""

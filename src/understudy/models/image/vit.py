@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from understudy.models.attention import TransformerBlock
 from understudy.models.fold import FoldMode, conv_with
 from understudy.models.image.mobileone import ConvBN, FoldedBlock
-from understudy.models.image.pyramid import Pyramid, check_multiple
+from understudy.models.image.pyramid import ConfiguredPyramid, Pyramid, check_multiple
 from understudy.models.image.vit_config import VitConfig
 from understudy.models.layers import INIT_STD, LayerNormFP32, init_weights
 
@@ -52,7 +52,7 @@ def stem_of(config: VitConfig) -> nn.Sequential:
     )
 
 
-class VitTower(nn.Module):
+class VitTower(ConfiguredPyramid, nn.Module):
     """Images to embeddings: stem, blocks, final norm, class token, linear head.
 
     Args:
@@ -130,16 +130,6 @@ class VitTower(nn.Module):
     def stage_maps(self, x: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
         """Return the normalised patch tokens as one map."""
         return [self._map(self.tokens(x), x)]
-
-    @property
-    def pyramid_strides(self) -> tuple[int, ...]:
-        """See `VitConfig.pyramid_strides`."""
-        return self.config.pyramid_strides
-
-    @property
-    def pyramid_channels(self) -> tuple[int, ...]:
-        """See `VitConfig.pyramid_channels`."""
-        return self.config.pyramid_channels
 
     def pyramid(self, x: Float[Tensor, "batch 3 height width"]) -> Pyramid:
         """Return (stride, map) of the tapped blocks: raw outputs, without the class token.
