@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,23 @@ Write = Callable[[Path, range], None]
 def store_uid(store: Store) -> str:
     """Return what tells a store's rows from those of every other store."""
     return store._handle.metadata.get(UID_KEY, "")
+
+
+def chosen_columns(store: Store, columns: Sequence[str] | None) -> list[str]:
+    """Return the columns to write; all when none are named.
+
+    Raises:
+        DataError: one is not in the store, or `id` is not among them.
+    """
+    names = list(columns) if columns is not None else store.columns
+    for name in names:
+        if not store.has(name):
+            raise DataError(
+                f"columns: '{name}' is not in the store; it has: {', '.join(store.columns)}."
+            )
+    if "id" not in names:
+        raise DataError("columns: 'id' must be among them, it says which row is which.")
+    return names
 
 
 def prepare(folder: Path, description: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from understudy.core.config import check_choice
-from understudy.core.errors import DataError
-from understudy.data.exporters.common import prepare, store_uid, write_shards
+from understudy.data.exporters.common import chosen_columns, prepare, store_uid, write_shards
 from understudy.data.store import Store
 
 COMPRESSIONS = ("zstd", "gzip", "none")
@@ -53,14 +52,7 @@ def export_jsonl(
         ConfigError: an unknown compression.
     """
     check_choice(compression, COMPRESSIONS, "compression")
-    names = list(columns) if columns is not None else store.columns
-    for name in names:
-        if not store.has(name):
-            raise DataError(
-                f"columns: '{name}' is not in the store; it has: {', '.join(store.columns)}."
-            )
-    if "id" not in names:
-        raise DataError("columns: 'id' must be among them, it says which row is which.")
+    names = chosen_columns(store, columns)
     description: dict[str, Any] = {
         "format": "jsonl",
         "rows": store.num_rows,

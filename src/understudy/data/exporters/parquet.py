@@ -9,8 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from understudy.core.errors import DataError
-from understudy.data.exporters.common import prepare, store_uid, write_shards
+from understudy.data.exporters.common import chosen_columns, prepare, store_uid, write_shards
 from understudy.data.store import Store
 
 
@@ -46,14 +45,7 @@ def export_parquet(
     """
     import pyarrow.parquet as pq
 
-    names = list(columns) if columns is not None else store.columns
-    for name in names:
-        if not store.has(name):
-            raise DataError(
-                f"columns: '{name}' is not in the store; it has: {', '.join(store.columns)}."
-            )
-    if "id" not in names:
-        raise DataError("columns: 'id' must be among them, it says which row is which.")
+    names = chosen_columns(store, columns)
     cards = {c: card.to_dict() for c, card in store.cards.items() if c in names}
     schema = pa.schema([store.schema.field(n) for n in names])
     schema = schema.with_metadata({"understudy": json.dumps({"cards": cards, "meta": store.meta})})
