@@ -8,6 +8,7 @@ import numpy as np
 
 from understudy.core.errors import DataError
 from understudy.core.lazy import require
+from understudy.core.memory import available_bytes
 
 SYMMETRY = 1e-12
 """Largest difference of A and its transpose that is rounding, relative to the largest value."""
@@ -146,19 +147,6 @@ def checked_coords(given: Any, n: int) -> np.ndarray | None:
 def estimate_bytes(nnz: int, columns: int = 0, n: int = 0) -> int:
     """Return roughly what factoring takes: 60 numbers an entry, and six vectors a column."""
     return 8 * (60 * nnz + 6 * n * columns)
-
-
-def available_bytes() -> int | None:
-    """Return the memory that is left for new data; None where the system does not say."""
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                name, _, value = line.partition(":")
-                if name == "MemAvailable":
-                    return int(value.split()[0]) * 1024
-    except OSError:
-        return None
-    return None
 
 
 def check_memory(nnz: int, columns: int = 0, n: int = 0) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from understudy.core.lazy import installed
-from understudy.solve.checks import available_bytes, is_symmetric
+from understudy.core.memory import available_bytes
+from understudy.solve.checks import is_symmetric
 from understudy.solve.partition import make_tree
 from understudy.solve.separators import separator_depths
 

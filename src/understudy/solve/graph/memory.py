@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from understudy.core.errors import DataError
-from understudy.solve.checks import available_bytes
+from understudy.core.memory import available_bytes
 
 LARGEST = 2**31 - 1
 """Entries that 32-bit indices can count, which the solvers use."""
