@@ -71,9 +71,11 @@ def graph(name: str, points: Any) -> Any:
     """Return `L + 1e-5 D` of a graph of ten neighbours."""
     import numpy as np
 
-    from understudy.solve.problems import Problem, knn_affinity, laplacian
+    from understudy.solve.graph import KnnConfig, build_graph
+    from understudy.solve.problems import Problem, laplacian
 
-    matrix = laplacian(knn_affinity(points, 10), 1e-5)
+    affinity = build_graph(points, KnnConfig(k=10, search="exact")).weights
+    matrix = laplacian(affinity, 1e-5)
     return Problem(name=name, matrix=matrix, coords=None, phi=np.ones((len(points), 1)))
 
 

@@ -4,11 +4,11 @@ from scipy import sparse
 
 from understudy.core.errors import ConfigError
 from understudy.solve import FactorConfig, factorize, load
+from understudy.solve.graph import KnnConfig, build_graph
 from understudy.solve.problems import (
     anisotropic,
     convection,
     elasticity,
-    knn_affinity,
     laplacian,
     poisson,
 )
@@ -202,7 +202,7 @@ def test_indefinite_inertia_and_unsymmetric_values():
 
 def test_mass_is_kept_by_smoothing():
     points = np.random.default_rng(1).standard_normal((200, 3))
-    affinity = knn_affinity(points, 6)
+    affinity = build_graph(points, KnnConfig(k=6)).weights
     degrees = np.asarray(affinity.sum(axis=1)).ravel()
     tau, t = 0.1, np.random.default_rng(2).standard_normal((200, 4))
     matrix = laplacian(affinity, tau)

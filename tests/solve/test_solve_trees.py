@@ -6,9 +6,10 @@ from scipy import sparse
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from understudy.solve.coarsen import coarsen
+from understudy.solve.graph import KnnConfig, build_graph
 from understudy.solve.halve import halve
 from understudy.solve.partition import depth_for, make_tree, without_diagonal
-from understudy.solve.problems import knn_affinity, laplacian, poisson
+from understudy.solve.problems import laplacian, poisson
 from understudy.solve.separators import separator_depths, smallest_cover
 
 
@@ -64,7 +65,7 @@ def test_cover_is_as_small_as_a_matching(edges, seed):
 
 def test_tree_is_reproducible_and_survives_kNN():
     points = np.random.default_rng(0).standard_normal((300, 5))
-    matrix = laplacian(knn_affinity(points, 5), 0.1)
+    matrix = laplacian(build_graph(points, KnnConfig(k=5)).weights, 0.1)
     first, second = make_tree(matrix, 16), make_tree(matrix, 16)
     np.testing.assert_array_equal(first.leaf, second.leaf)
     assert first.leaf.max() < 1 << first.depth

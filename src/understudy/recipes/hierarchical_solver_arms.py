@@ -10,7 +10,7 @@ import numpy as np
 
 from understudy.core.seeds import rng
 from understudy.solve import factorize, solve
-from understudy.solve.problems import contrast_media, knn_affinity, laplacian, poisson
+from understudy.solve.problems import contrast_media, poisson
 
 SIDES = (64, 128, 256)
 SIZES = ("4k", "16k", "65k")
@@ -73,41 +73,42 @@ def run_media(arm: str, seed: int, settings: Mapping[str, Any]) -> dict[str, flo
 
 def run_labels(seed: int, settings: Mapping[str, Any]) -> dict[str, float]:
     """Compare label spreading and harmonic functions with dense solves."""
+    from understudy.solve.graph import (
+        KnnConfig,
+        SolverConfig,
+        build_graph,
+        harmonic_labels,
+        spread_labels,
+    )
+
     points, labels = digits()
-    affinity = knn_affinity(points, settings["neighbours"])
+    graph = build_graph(points, KnnConfig(k=settings["neighbours"], search="exact"))
     n, classes = len(points), int(labels.max()) + 1
     draw = rng("labels", seed)
     given = np.concatenate(
         [draw.permutation(np.flatnonzero(labels == c))[: settings["given"]] for c in range(classes)]
     )
+    known = np.full(n, -1)
+    known[given] = labels[given]
+    solver = SolverConfig(method="spand", eps=settings["eps"])
+    a = settings["spread"]
+    spread = spread_labels(graph, known, alpha=a, solver=solver).labels
+    harmonic = harmonic_labels(graph, known, solver=solver).scores
     y = np.zeros((n, classes))
     y[given, labels[given]] = 1.0
-    degrees = np.asarray(affinity.sum(axis=1)).ravel()
-    a = settings["spread"]
+    weights = graph.weights.toarray()
+    degrees = weights.sum(axis=1)
     root = np.sqrt(degrees)
-    # (I - a S) F = (1 - a) Y, scaled by the roots of the degrees from both sides
-    matrix = laplacian(affinity) * a + _diagonal((1 - a) * degrees)
-    right = (1 - a) * root[:, None] * y
-    spread = root[:, None] * solve(matrix, right, method="spand", eps=settings["eps"]).x
-    similarity = affinity.toarray() / root[:, None] / root[None, :]
+    similarity = weights / root[:, None] / root[None, :]
     dense = (1 - a) * np.linalg.solve(np.eye(n) - a * similarity, y)
     free = np.setdiff1d(np.arange(n), given)
-    lap = laplacian(affinity)
-    inner = lap[free][:, free]
-    outer = -lap[free][:, given] @ y[given]
-    harmonic = solve(inner, outer, method="spand", eps=settings["eps"]).x
-    exact = np.linalg.solve(inner.toarray(), outer)
+    lap = np.diag(degrees) - weights
+    exact = np.linalg.solve(lap[np.ix_(free, free)], weights[np.ix_(free, given)] @ y[given])
     return {
-        "same_label": float((spread.argmax(axis=1) == dense.argmax(axis=1)).mean()),
-        "harmonic_error": float(np.abs(harmonic - exact).max()),
-        "accuracy": float((spread.argmax(axis=1) == labels)[free].mean()),
+        "same_label": float((spread == dense.argmax(axis=1)).mean()),
+        "harmonic_error": float(np.abs(harmonic[free] - exact).max()),
+        "accuracy": float((spread == labels)[free].mean()),
     }
-
-
-def _diagonal(values: np.ndarray) -> Any:
-    from understudy.core.lazy import require
-
-    return require("scipy.sparse", "solve", "the solver").diags_array(values)
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

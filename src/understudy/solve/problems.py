@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from understudy.core.errors import ConfigError
 from understudy.core.lazy import require
 from understudy.core.seeds import rng
 
@@ -131,35 +130,6 @@ def elasticity(side: int) -> Problem:
     matrix, modes = gallery.linear_elasticity((side, side), format="bsr")
     points = np.repeat(grid_coords(side, 2), 2, axis=0)
     return Problem(name="elasticity", matrix=sparse.csr_array(matrix), coords=points, phi=modes)
-
-
-def knn_affinity(points: np.ndarray, k: int = 10) -> Any:
-    """Return the symmetric affinity of the exact k nearest neighbours, CSR [n, n].
-
-    `w = exp(-d^2 / sigma^2)` with sigma the mean distance to the k-th neighbour, `W = max(W, W^T)`.
-
-    Args:
-        points: [n, d]; distances are computed in blocks.
-        k: neighbours of each point, itself left out.
-    """
-    sparse: Any = require("scipy.sparse", "solve", "the solver")
-    n = len(points)
-    if not 0 < k < n:
-        raise ConfigError(f"knn: k: expected 1 to {n - 1}, got {k}.")
-    squares = (points**2).sum(axis=1)
-    near, far = [], []
-    for start in range(0, n, 1000):
-        block = points[start : start + 1000]
-        d2 = (block**2).sum(axis=1)[:, None] + squares - 2 * block @ points.T
-        d2[np.arange(len(block)), start + np.arange(len(block))] = np.inf
-        best = np.argpartition(d2, k, axis=1)[:, :k]
-        near.append(best)
-        far.append(np.maximum(np.take_along_axis(d2, best, axis=1), 0.0))
-    d2 = np.concatenate(far)
-    weights = np.exp(-d2 / np.sqrt(d2.max(axis=1)).mean() ** 2)
-    places = (np.repeat(np.arange(n), k), np.concatenate(near).ravel())
-    one_way = sparse.csr_array((weights.ravel(), places), shape=(n, n))
-    return sparse.csr_array(one_way.maximum(one_way.T))
 
 
 def laplacian(affinity: Any, tau: float = 0.0) -> Any:
