@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from understudy.core.config import check_choice
-from understudy.core.errors import ConfigError
-from understudy.evaluate.plans import Plan, add_cost, hours_for, inference_flop, training_flop
+from understudy.evaluate.plans import Plan, add_cost, inference_flop, training_flop
+from understudy.update.paper_size import (
+    CLASSES,
+    GALLERIES,
+    IMAGES,
+    MAP_EPOCHS,
+    UTILISATION,
+    backbone,
+)
+from understudy.update.paper_size import hours as hours_of
 
 if TYPE_CHECKING:
     from understudy.recipes.fastfill import Config
 
-IMAGES, CLASSES = 1_281_167, 1000
-GALLERIES = {"ImageNet": IMAGES, "a billion items": 1_000_000_000}
 SHARES = (0.1, 0.2, 0.5, 1.0)
-MAP_EPOCHS = 80
-PEAK_FLOP_PER_S = 312e12
-"""Of an A100 in 16 bits."""
-UTILISATION = 0.3
-"""Share of the peak that is reached: an assumption."""
+"""Of a gallery that are encoded again."""
 
 
 def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "resnet50-128") -> Plan:
@@ -32,17 +33,10 @@ def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "resnet
     Raises:
         ConfigError: an unknown scale, or a model that is no image classifier.
     """
-    from understudy import models
-    from understudy.models.count import count_towers
     from understudy.models.embedding.compatible import TransformConfig, count_parameters
-    from understudy.models.image.classifier import ClassifierConfig
 
-    check_choice(scale, ("paper",), "plan of fastfill, scale")
-    config: Any = models.config(model)
-    if not isinstance(config, ClassifierConfig):
-        raise ConfigError(f"plan of fastfill: '{model}' is no classifier; try resnet50-128.")
+    tower, width = backbone(model, scale, "fastfill")
     made = Plan(recipe="fastfill", scale=scale)
-    tower, width = count_towers(config)["image"], config.image.width
     h = TransformConfig(old_dim=width, new_dim=width, uncertainty=True)
     wide = TransformConfig(old_dim=384, new_dim=768, uncertainty=True)
     made.add(
@@ -59,19 +53,19 @@ def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "resnet
     for name, items in GALLERIES.items():
         made.add(f"{name}: uncertainties", 4 * items, "B", formula=f"{items:,} items")
         made.add(f"{name}: mapped vectors", 4 * width * items, "B")
-        made.add(f"{name}: mapping", _hours(inference_flop(h.macs, items)), "device hours")
+        made.add(f"{name}: mapping", hours_of(inference_flop(h.macs, items)), "device hours")
         for share in SHARES:
             made.add(
                 f"{name}: backfill of {share:.0%}",
-                _hours(inference_flop(tower.macs, share * items)),
+                hours_of(inference_flop(tower.macs, share * items)),
                 "device hours",
             )
     hours = {
-        "h on ImageNet's vectors": _hours(
+        "h on ImageNet's vectors": hours_of(
             training_flop(h.macs + width * CLASSES, MAP_EPOCHS * IMAGES)
         ),
-        "mapping a billion items": _hours(inference_flop(h.macs, 10**9)),
-        "backfill of a fifth of them": _hours(inference_flop(tower.macs, 0.2 * 10**9)),
+        "mapping a billion items": hours_of(inference_flop(h.macs, 10**9)),
+        "backfill of a fifth of them": hours_of(inference_flop(tower.macs, 0.2 * 10**9)),
     }
     add_cost(made, hours, price_per_hour)
     made.notes += [
@@ -80,10 +74,6 @@ def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "resnet
         "models are those of 'understudy plan fct'.",
     ]
     return made
-
-
-def _hours(flop: float) -> float:
-    return hours_for(flop, peak_flop_per_s=PEAK_FLOP_PER_S, utilisation=UTILISATION)
 
 
 def preview(config: Config) -> Plan:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from understudy.core.config import check_choice
-from understudy.core.errors import ConfigError
-from understudy.evaluate.plans import Plan, add_cost, hours_for, inference_flop, training_flop
+from understudy.evaluate.plans import Plan, add_cost, inference_flop, training_flop
+from understudy.update.paper_size import (
+    GALLERIES,
+    IMAGES,
+    MAP_EPOCHS,
+    UTILISATION,
+    backbone,
+)
+from understudy.update.paper_size import hours as hours_of
 
 if TYPE_CHECKING:
     from understudy.update.source_config import SourceConfig
 
 PAPER = "2112.02805"
-IMAGES = 1_281_167
-GALLERIES = {"ImageNet": IMAGES, "a billion items": 1_000_000_000}
-EPOCHS, MAP_EPOCHS = 100, 80
-PEAK_FLOP_PER_S = 312e12
-"""Of an A100 in 16 bits."""
-UTILISATION = 0.3
-"""Share of the peak that is reached: an assumption."""
+EPOCHS = 100
+"""Of a backbone."""
 
 
 def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "resnet50-128") -> Plan:
@@ -32,18 +33,10 @@ def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "resnet
     Raises:
         ConfigError: an unknown scale, or a model that is no image classifier.
     """
-    from understudy import models
-    from understudy.models.count import count_towers
     from understudy.models.embedding.compatible import TransformConfig, count_parameters
-    from understudy.models.image.classifier import ClassifierConfig
 
-    check_choice(scale, ("paper",), "plan of fct, scale")
-    config: Any = models.config(model)
-    if not isinstance(config, ClassifierConfig):
-        raise ConfigError(f"plan of fct: '{model}' is no classifier; try resnet50-128.")
+    tower, width = backbone(model, scale, "fct")
     made = Plan(recipe="fct", scale=scale)
-    tower = count_towers(config)["image"]
-    width = config.image.width
     h = TransformConfig(old_dim=width, new_dim=width, side_dim=width)
     made.add("parameters of a backbone", tower.parameters, "", formula=f"{model}, with its head")
     made.add("numbers of an embedding", width, "")
@@ -57,13 +50,13 @@ def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "resnet
         made.add(f"{name}: side information", 4 * width * items, "B", formula=f"{items:,} items")
         for how, macs in (("mapping", h.macs), ("full backfill", tower.macs)):
             flop = inference_flop(macs, items)
-            made.add(f"{name}: {how}", _hours(flop), "device hours", formula=f"{flop:.3g} FLOP")
-    backbone = _hours(training_flop(tower.macs, EPOCHS * IMAGES))
-    hours["old model, half of the classes"] = backbone / 2
-    hours["new model"] = backbone
-    hours["side information, two views"] = backbone
-    hours["h on ImageNet's vectors"] = _hours(training_flop(h.macs, MAP_EPOCHS * IMAGES))
-    hours["vectors of both models and side"] = _hours(3 * inference_flop(tower.macs, IMAGES))
+            made.add(f"{name}: {how}", hours_of(flop), "device hours", formula=f"{flop:.3g} FLOP")
+    trained = hours_of(training_flop(tower.macs, EPOCHS * IMAGES))
+    hours["old model, half of the classes"] = trained / 2
+    hours["new model"] = trained
+    hours["side information, two views"] = trained
+    hours["h on ImageNet's vectors"] = hours_of(training_flop(h.macs, MAP_EPOCHS * IMAGES))
+    hours["vectors of both models and side"] = hours_of(3 * inference_flop(tower.macs, IMAGES))
     add_cost(made, hours, price_per_hour)
     made.notes += [
         f"device hours assume {UTILISATION:.0%} of an A100's 312 TFLOP/s and count operations "
@@ -72,10 +65,6 @@ def plan(scale: str = "paper", price_per_hour: float = 2.0, model: str = "resnet
         f"5e-4 at batch 1,024 (the published configurations, {PAPER}).",
     ]
     return made
-
-
-def _hours(flop: float) -> float:
-    return hours_for(flop, peak_flop_per_s=PEAK_FLOP_PER_S, utilisation=UTILISATION)
 
 
 def preview(config: SourceConfig) -> Plan:
