@@ -45,7 +45,7 @@ def test_star_follows_the_figure():
 
 def test_what_methods_are_and_what_is_refused():
     assert method_of("oracle").start == method_of("restart").start == "fresh"
-    assert [m.name for m in METHODS.values() if m.has_capacity] == [
+    assert [m.name for m in METHODS.values() if m.replay in ("exp", "equal")] == [
         "cumulative-exp",
         "cumulative-equal",
     ]

@@ -201,31 +201,6 @@ def curve_page(curves: Mapping[str, Any], title: str = "Backfilling") -> Page:
     return page
 
 
-def transfer_section(
-    page: Page,
-    matrices: Mapping[str, Sequence[Sequence[float | None]]],
-    names: Sequence[str],
-    metric: str,
-) -> None:
-    """Add a heat map a method to a page.
-
-    Args:
-        page: to add to.
-        matrices: method -> [T, T].
-        names: of the T periods.
-        metric: what the scores are.
-    """
-    page.section(f"Transfer between periods: {metric}")
-    page.text(
-        "Row: trained up to this period. Column: tested on this period. The diagonal is in-domain, "
-        "below it lies the past, above it the future.",
-        "note",
-    )
-    for method, matrix in matrices.items():
-        height = 160 + 42 * len(names)
-        page.figure(transfer_figure(matrix, names, metric), caption=method, height=height)
-
-
 def compute_section(
     page: Page, points: Sequence[Mapping[str, Any]], quality: str, compute: str
 ) -> None:

@@ -43,11 +43,6 @@ class Method:
     patch: bool = False
     description: str = ""
 
-    @property
-    def has_capacity(self) -> bool:
-        """Whether its memory for old data is limited."""
-        return self.replay in ("exp", "equal")
-
 
 _LIST = (
     Method(

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from understudy.core import progress
-from understudy.core.errors import CardError, DataError
+from understudy.core.errors import DataError
 from understudy.core.hashing import hash_bytes, hash_data
 from understudy.data.card import Card
 from understudy.data.knowledge import decode_embeddings, embedding_config, fixed_list
@@ -252,16 +252,3 @@ class Gallery:
                     }
                     job.write(unit, values)
                     bar.advance(len(part.rows))
-
-
-def check_flagged(store: Store, column: str) -> None:
-    """Refuse a mixed column without its flags, for readers that take one column.
-
-    Raises:
-        CardError: nothing says which of its rows are mapped.
-    """
-    if space_of(store, column).kind == "mixed" and not store.has(flag_column(column)):
-        raise CardError(
-            f"column '{column}' of {store.path} is mixed but has no column '{flag_column(column)}' "
-            "that tells which rows are mapped; write it again with Gallery.materialise."
-        )

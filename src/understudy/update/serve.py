@@ -47,11 +47,6 @@ class Service:
             check_query_space(encoders.space, self.versions.current.gallery.space, where)
         self._turns = threading.BoundedSemaphore(config.workers)
 
-    @property
-    def space_id(self) -> str:
-        """Id of the space that vectors must be in."""
-        return self.versions.current.gallery.space.searched_from
-
     def answer(self, query: Query) -> dict[str, Any]:
         """Return a query's neighbours as plain data.
 
