@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,7 @@ def tokenise_unit(
         with `examples`, and how many documents have floor(log2(tokens)) = k (`lengths`).
     """
     options = from_dict(TokeniseConfig, config)
-    encoder = load_encoder(options.tokenizer, options.eot, options.dtype)
-    if encoder.fingerprint != fingerprint:
-        raise DataError(f"tokenizer {options.tokenizer}: changed while it was in use; run again.")
+    encoder = _encoder(options.tokenizer, options.eot, options.dtype, fingerprint)
     source, skipped = InputUnit.from_plain(unit), Skipped(options.strict)
     facts = fact_types(options.facts)
     schema = token_schema(encoder.dtype.name, facts)
@@ -117,6 +116,22 @@ def tokenise_unit(
         "examples": skipped.examples,
         "lengths": {str(k): lengths[k] for k in sorted(lengths)},
     }
+
+
+@lru_cache(maxsize=1)
+def _encoder(tokenizer: str, eot: str, dtype: str, fingerprint: str) -> Encoder:
+    """Return the encoder of all units of a process.
+
+    The tokenizers library keeps about 4 MB for each tokenizer that was ever used, also after it is
+    gone (0.23), so one a unit would make memory grow with the input.
+
+    Raises:
+        DataError: the tokenizer is another one by now.
+    """
+    encoder = load_encoder(tokenizer, eot, dtype)
+    if encoder.fingerprint != fingerprint:
+        raise DataError(f"tokenizer {tokenizer}: changed while it was in use; run again.")
+    return encoder
 
 
 def _usable(unit: InputUnit, skipped: Skipped) -> Iterator[Page]:
