@@ -15,7 +15,7 @@ scratch on everything at each step and costs several times as much.
 
 `PAIRS` needs images, texts and a column of dates, years or versions. Expect `cumulative-all` close
 to `oracle` at a fraction of its compute, and `sequential` behind on old data (the paper, 7 steps:
-2.7x less compute at equal quality). The claim (10 arms, 5 seeds) takes under an hour on two cores.
+2.7x less compute at equal quality). The claim (10 arms, 5 seeds) takes about two core-hours.
 
 The algorithm, as `run` goes through it:
 
