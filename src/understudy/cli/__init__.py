@@ -16,6 +16,8 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("demo",): ("demo:demo", "reinforce a dataset, train two students, report: the main job"),
     ("data", "import"): ("data_files:import_", "make a store from files (tars, folders, tables)"),
     ("data", "export"): ("data_files:export", "write a store as WebDataset or Parquet"),
+    ("data", "subset"): ("data_splits:subset", "write the samples of a time split as tars"),
+    ("data", "splits"): ("data_splits:splits", "write a store's periods as lists of ids"),
     ("data", "info"): ("data:info", "show rows, columns, cards and versions of a store"),
     ("data", "verify"): ("data:verify", "check a store and replay its stored views"),
     ("data", "compact"): ("data:compact", "drop old versions and unfinished staging"),

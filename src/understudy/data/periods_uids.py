@@ -212,6 +212,27 @@ def count_samples(path: str | Path) -> int:
     return len(keys)
 
 
+def read_sizes(folder: str | Path) -> Mapping[str, int]:
+    """Read `sizes.json` ({tar: samples}).
+
+    Raises:
+        DataError: missing, or something else.
+    """
+    path = Path(folder) / SIZES
+    said = read_json(path)
+    if not isinstance(said, dict) or not all(isinstance(n, int) for n in said.values()):
+        raise DataError(f"{path}: expected a mapping of tar names to whole numbers.")
+    return said
+
+
+def wrong_size(path: Path, said: int, count: int) -> str:
+    """Return what to say of a shard with another number of samples than `sizes.json` has."""
+    return (
+        f"{path}: {SIZES} says {said} samples, the tar has {count}; write {SIZES} anew, or fetch "
+        "the shard again."
+    )
+
+
 def check_sizes(folder: str | Path) -> Mapping[str, int]:
     """Compare `sizes.json` ({tar: samples}) with the tars beside it; return it.
 
@@ -219,9 +240,7 @@ def check_sizes(folder: str | Path) -> Mapping[str, int]:
         DataError: a shard that only one of both has, or with another count; both are named.
     """
     folder = Path(folder)
-    said = read_json(folder / SIZES)
-    if not isinstance(said, dict) or not all(isinstance(n, int) for n in said.values()):
-        raise DataError(f"{folder / SIZES}: expected a mapping of tar names to whole numbers.")
+    said = read_sizes(folder)
     for name in sorted({*said, *(path.name for path in folder.glob("*.tar"))}):
         here = folder / name
         if name not in said:
@@ -232,8 +251,5 @@ def check_sizes(folder: str | Path) -> Mapping[str, int]:
             raise DataError(f"{folder / SIZES}: {name} has {said[name]} samples, but is missing.")
         count = count_samples(here)
         if count != said[name]:
-            raise DataError(
-                f"{here}: {SIZES} says {said[name]} samples, the tar has {count}; write {SIZES} "
-                "anew, or fetch the shard again."
-            )
+            raise DataError(wrong_size(here, said[name], count))
     return said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from understudy.core.errors import DataError
 from understudy.data.importers.sources import INFO, info_counts
 from understudy.data.importers.streams import RESUME, find_files, tar_members
 from understudy.data.interchange import read_shards
+from understudy.data.periods_uids import SIZES, read_sizes, wrong_size
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.zstd")
@@ -113,6 +114,7 @@ class Counted:
     def __init__(self, source: Path) -> None:
         self._manifests: dict[Path, dict[str, dict[str, Any]]] = {}
         self._counts: dict[Path, int] = {}
+        self._sizes: dict[Path, Mapping[str, int]] = {}
         if source.name == INFO and source.is_file():
             self._counts = info_counts(source)
         if source.is_dir():
@@ -128,15 +130,28 @@ class Counted:
             self._manifests[folder] = read_shards(folder)
         return self._manifests[folder]
 
+    def _sizes_of(self, folder: Path) -> Mapping[str, int]:
+        if folder not in self._sizes:
+            there = (folder / SIZES).is_file()
+            self._sizes[folder] = read_sizes(folder) if there else {}
+        return self._sizes[folder]
+
     def read(self, path: Path) -> Iterator[Sample]:
         """Yield a shard's samples; at the end their number must be the manifest's.
 
         Raises:
-            DataError: the size, the checksum or the number of samples differs.
+            DataError: the size, the checksum or the number of samples differs from the manifest's
+                or from that in `sizes.json`; both are named.
         """
         entry = self._manifest(path.parent).get(path.name)
         if entry is None and path in self._counts:
             entry = {"num_uids": self._counts[path]}
+        sizes = self._sizes_of(path.parent)
+        if sizes and path.name not in sizes:
+            raise DataError(
+                f"{path}: {SIZES} does not list this shard; write {SIZES} anew, or take the shard "
+                "away."
+            )
         if entry is not None and "bytes" in entry and path.stat().st_size != entry["bytes"]:
             raise DataError(
                 f"{path}: {path.stat().st_size:,} bytes, the manifest says {entry['bytes']:,}: it "
@@ -153,3 +168,5 @@ class Counted:
                 f"{path}: {count} samples, the manifest says {entry['num_uids']}: it is not whole; "
                 f"{RESUME}."
             )
+        if sizes and count != sizes[path.name]:
+            raise DataError(wrong_size(path, sizes[path.name], count))
