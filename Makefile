@@ -51,7 +51,7 @@ parity: $(PARITY)/.installed
 # fold_latency compares with timm, which lives in the environment of the peers.
 bench: env $(PARITY)/.installed
 	@for b in benchmarks/*.py; do \
-		case $$b in */common.py) continue;; */fold_latency.py) p=$(PARITY)/bin/python;; *) p=$(BIN)/python;; esac; \
+		case $$b in */common.py|*_plots.py) continue;; */fold_latency.py) p=$(PARITY)/bin/python;; *) p=$(BIN)/python;; esac; \
 		echo "== $$b"; $$p $$b || exit 1; done
 
 teachers: env

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from common import RESULTS, write_result
+from solver_plots import draw
 
 MAX_ITERATIONS = 500
 KEYS = ("setup_s", "setup_in_products", "apply_s", "apply_in_products", "iterations",
@@ -280,6 +281,7 @@ def main() -> None:
         found = read_json(RESULTS / "solver.json")
         result["rows"], result["exponents"] = found["rows"], found["exponents"]
     write_result(name, result)
+    draw(result["rows"], RESULTS / f"{name}.svg")
     (RESULTS / f"{name}_part.json").unlink(missing_ok=True)
 
 
