@@ -11,7 +11,9 @@ from understudy.core.errors import ConfigError
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("cosine", "constant", "constant-cosine", "linear", "wsd")
 PRECISIONS = ("fp32", "bf16", "fp16")
-STRATEGIES = ("auto", "single", "ddp", "fsdp")
+STRATEGIES = ("auto", "single", "ddp", "fsdp", "local_sgd", "async_ps")
+APART = ("local_sgd", "async_ps")
+"""Strategies under which ranks have weights of their own between some steps."""
 
 OPERATIONAL = frozenset(
     {
@@ -70,10 +72,16 @@ class TrainConfig:
         seconds_limit_s: stop with a checkpoint after this many seconds of this process; 0 never.
         tensorboard: also write TensorBoard events (extra `logs`).
         device: `"auto"`, `"cpu"`, `"cuda"`, ...
-        strategy: `"auto"` (DDP if there are several ranks), `"single"`, `"ddp"` or `"fsdp"`.
+        strategy: `"auto"` (DDP if there are several ranks), `"single"`, `"ddp"`, `"fsdp"`;
+            `"local_sgd"`: ranks step alone and average their weights every `sync_every` steps;
+            `"async_ps"`: ranks send gradients to a parameter server at rank 0.
         compile: run the model through torch.compile.
         rate_every: hold the learning rate for so many steps: those of an epoch, for schedules that
             are published by the epoch.
+        sync_every: steps between averages of `"local_sgd"`; logs, evaluations and checkpoints fall
+            on such steps. 1 is synchronous SGD.
+        staleness: steps that ranks of `"async_ps"` may be apart; 0 is the synchronous order. They
+            meet where the run logs, evaluates or saves.
     """
 
     steps: int
@@ -108,15 +116,31 @@ class TrainConfig:
     strategy: str = "auto"
     compile: bool = False
     rate_every: int = field(default=1, metadata=LATER)
+    sync_every: int = field(default=1, metadata=LATER)
+    staleness: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_choice(self.optimizer, OPTIMIZERS, "TrainConfig.optimizer")
         check_choice(self.schedule, SCHEDULES, "TrainConfig.schedule")
         check_choice(self.precision, PRECISIONS, "TrainConfig.precision")
         check_choice(self.strategy, STRATEGIES, "TrainConfig.strategy")
-        for name in ("steps", "accumulate", "keep_checkpoints", "log_every", "rate_every"):
+        for name in (
+            "steps",
+            "accumulate",
+            "keep_checkpoints",
+            "log_every",
+            "rate_every",
+            "sync_every",
+        ):
             _at_least(name, getattr(self, name), 1)
-        for name in ("batch_size", "warmup_steps", "decay_start", "checkpoint_every", "eval_every"):
+        for name in (
+            "batch_size",
+            "warmup_steps",
+            "decay_start",
+            "checkpoint_every",
+            "eval_every",
+            "staleness",
+        ):
             _at_least(name, getattr(self, name), 0)
         for name in ("min_lr", "weight_decay", "momentum", "seconds_limit_s"):
             _at_least(name, getattr(self, name), 0)
@@ -152,6 +176,27 @@ class TrainConfig:
             raise ConfigError(f"TrainConfig.betas: expected values in [0, 1), got {self.betas}.")
         if self.nesterov and not self.momentum:
             raise ConfigError("TrainConfig.nesterov: needs a momentum above 0.")
+        self._check_strategy()
+
+    def _check_strategy(self) -> None:
+        for name, strategy, least in (("sync_every", "local_sgd", 1), ("staleness", "async_ps", 0)):
+            value = getattr(self, name)
+            if value != least and self.strategy != strategy:
+                raise ConfigError(
+                    f"TrainConfig.{name}: {value} is for strategy '{strategy}', got "
+                    f"'{self.strategy}'."
+                )
+        if self.strategy in APART and self.precision == "fp16":
+            raise ConfigError(
+                f"TrainConfig.precision: fp16 with strategy '{self.strategy}': ranks would scale "
+                "their gradients apart; use bf16 or fp32."
+            )
+        for name in ("log_every", "eval_every", "checkpoint_every"):
+            if getattr(self, name) % self.sync_every:
+                raise ConfigError(
+                    f"TrainConfig.{name}: {getattr(self, name)} is no multiple of sync_every "
+                    f"({self.sync_every}): ranks are equal only there; make it one."
+                )
 
     @property
     def samples_seen(self) -> int:
@@ -175,7 +220,9 @@ class TrainConfig:
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide what is learned; a resumed run must have equal ones."""
-        return {k: v for k, v in to_dict(self).items() if k not in OPERATIONAL}
+        found = {k: v for k, v in to_dict(self).items() if k not in OPERATIONAL}
+        # Where and how, except for strategies that change what is learned.
+        return {**found, "strategy": self.strategy} if self.strategy in APART else found
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -25,7 +25,7 @@ class Ranks:
         rank: number of this process, from 0; rank 0 writes files.
         world: number of processes.
         device: where this process computes.
-        strategy: `"single"`, `"ddp"` or `"fsdp"`.
+        strategy: `"single"`, `"ddp"`, `"fsdp"`, `"local_sgd"` or `"async_ps"`.
     """
 
     rank: int
@@ -82,7 +82,7 @@ def join(device: str = "auto", strategy: str = "auto") -> Ranks:
         strategy: `"auto"` is DDP if there are several processes.
 
     Raises:
-        ConfigError: DDP or FSDP without torchrun, or `"single"` under it.
+        ConfigError: several ranks' strategy without torchrun, or `"single"` under it.
     """
     joined = dist.is_available() and dist.is_initialized()
     world = dist.get_world_size() if joined else int(os.environ.get("WORLD_SIZE", "1"))
@@ -94,7 +94,7 @@ def join(device: str = "auto", strategy: str = "auto") -> Ranks:
             f"strategy 'single' in {world} processes: every one would train the same; use 'ddp' or "
             "'fsdp', or start one process."
         )
-    if strategy in ("ddp", "fsdp") and not joined and "RANK" not in os.environ:
+    if strategy != "single" and not joined and "RANK" not in os.environ:
         raise ConfigError(
             f"strategy '{strategy}' needs torchrun: torchrun --nproc-per-node N -m understudy ..."
         )

@@ -30,11 +30,12 @@ from understudy.train.ema import Ema
 from understudy.train.guard import SIGTERM_STATUS, StopRequest
 from understudy.train.logs import RunLog
 from understudy.train.optim import make_optimizer, set_training, trainable
+from understudy.train.parallel.steppers import stepper_for
 from understudy.train.precision import autocast, scaler
 from understudy.train.result import RECORD, RunResult, plain, read_result, write_record
 from understudy.train.schedule import learning_rate
 from understudy.train.state import RunState, frozen_hash
-from understudy.train.stepper import Objective, Stepper
+from understudy.train.stepper import Objective
 from understudy.train.weights import save_best, save_final
 
 LoaderFactory = Callable[[int, int], Iterable[Mapping[str, Any]]]
@@ -130,7 +131,7 @@ class _Run:
                 "world": self.ranks.world,
             },
         )
-        self.stepper = Stepper(self.state, module, objective, config, out)
+        self.stepper = stepper_for(self.ranks.strategy)(self.state, module, objective, config, out)
         self.train_metrics: dict[str, float] = {}
 
     # -- beginning and end
@@ -178,6 +179,7 @@ class _Run:
             return self._finish()
         finally:
             log.close()
+            self.stepper.close()
 
     def _batches(self, start: int) -> Iterator[Mapping[str, Any]]:
         per_step = self.config.accumulate
@@ -235,6 +237,8 @@ class _Run:
         last = self.state.step == config.steps
         saves = bool(config.checkpoint_every) and (last or self._due(config.checkpoint_every))
         facts: dict[str, float] = {}
+        if last or saves or self._due(config.log_every) or self._due(config.eval_every):
+            self.stepper.settle()
         if last or self._due(config.log_every):
             facts |= self._log(log)
         elif saves:

@@ -48,6 +48,8 @@ class Stepper:
         self.call = torch.compile(module) if config.compile else module
         self.parameters = list(trainable(state.model).values())
         self.scales = logit_scales(state.model)
+        # Just below: at the limit itself the scale's gradient would be zero for good.
+        self.scale_limit = math.log(config.max_logit_scale) - 1e-6
         self.guard = FiniteGuard(self.ranks.device)
 
     def step(self, batches: Iterator[Mapping[str, Any]]) -> None:
@@ -100,10 +102,16 @@ class Stepper:
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
-        keep_below(self.scales, math.log(config.max_logit_scale) - 1e-6)
+        keep_below(self.scales, self.scale_limit)
         if state.ema is not None:
             state.ema.update(state.step)
         self.guard.forget()
+
+    def settle(self) -> None:
+        """Make the weights those of the whole run, before somebody looks at them; collective."""
+
+    def close(self) -> None:
+        """Let go of what the steps needed."""
 
     def check_finite(self) -> None:
         """Raise `UnderstudyError` if a loss since the last call was not finite; waits for it."""
