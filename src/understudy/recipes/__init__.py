@@ -25,6 +25,7 @@ RECIPES = LazyTable(
         "fastfill": "understudy.recipes.fastfill",
         "tic-clip": "understudy.recipes.tic_clip",
         "hierarchical-solver": "understudy.recipes.hierarchical_solver",
+        "alchemist": "understudy.recipes.alchemist",
     },
 )
 """Recipe names; each stands for a module."""
@@ -80,5 +81,6 @@ PAPERS: dict[str, tuple[str, str]] = {
         "Sparse Hierarchical Solvers with Guaranteed Convergence",
         "1611.03189",
     ),
+    "alchemist": ("Democratizing Production-Scale Distributed Deep Learning", "1811.00143"),
 }
 """Title and arXiv number of each recipe's paper."""
