@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from understudy.core.errors import CardError, DataError
+from understudy.data import store_files as files
 from understudy.data import store_rows, store_staging
 from understudy.data.card import Card
 from understudy.data.knowledge import embedding_config, embedding_type, encode_embeddings
@@ -272,7 +273,7 @@ def test_bad_input_disk_full_while_staging(store: Store, expected: str, monkeypa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_staging, "write_bytes", full)
+        patch.setattr(files, "write_bytes", full)
         with pytest.raises(DataError, match=r"No space left .* finished units are kept, so mend"):
             write(job, job.todo()[0])
     again = toy.job(store, unit_rows=50)

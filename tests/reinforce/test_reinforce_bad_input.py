@@ -13,7 +13,7 @@ from reinforce_functions import SMALL, colour_classes, colour_embedding, small_t
 from reinforce_world import VIEWS, function_teacher, make_store, nano_clip, rows, say
 
 from understudy.core.errors import ConfigError, DataError
-from understudy.data import store_staging
+from understudy.data import store_files
 from understudy.data.knowledge import decode_embeddings
 from understudy.data.store import Store
 from understudy.data.views import ViewConfig, ViewPipeline
@@ -98,7 +98,7 @@ def test_bad_input_disk_full_in_the_middle_leaves_no_part_visible(tmp_path, monk
     whole = make_store(tmp_path / "whole", 20)
     reinforce(whole, SMALL, teachers=small_teachers())
     store = make_store(tmp_path / "s", 20)
-    real, written = store_staging.write_bytes, []
+    real, written = store_files.write_bytes, []
 
     def fills_up(path, data):
         written.append(path)
@@ -107,7 +107,7 @@ def test_bad_input_disk_full_in_the_middle_leaves_no_part_visible(tmp_path, monk
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_staging, "write_bytes", fills_up)
+        patch.setattr(store_files, "write_bytes", fills_up)
         with pytest.raises(DataError, match="No space left .*mend it and run the same command ag"):
             reinforce(store, SMALL, teachers=small_teachers())
     kept = Store.open(store.path)

@@ -126,6 +126,7 @@ class Store(Reader):
         rows: Rows | None = None,
         unit_rows: int = UNIT_ROWS,
         overwrite: bool = False,
+        resume: bool = True,
     ) -> Job:
         """Start, or go on with, a job that fills knowledge columns.
 
@@ -135,14 +136,25 @@ class Store(Reader):
             rows: row numbers (or a mask bool [num_rows]) to fill; all when absent.
             unit_rows: largest number of rows that are computed and kept at a time.
             overwrite: replace a column that another writer filled, when the job commits.
+            resume: look for units that are finished and not committed. A worker that is told which
+                unit to compute has no need to read them all.
 
         Raises:
             CardError: a column is another writer's or came with the rows.
         """
-        files = Files(self.path)
         return Job(
-            self._handle, files, cards, types, rows=rows, unit_rows=unit_rows, overwrite=overwrite
+            self._handle,
+            self._files(),
+            cards,
+            types,
+            rows=rows,
+            unit_rows=unit_rows,
+            overwrite=overwrite,
+            resume=resume,
         )
+
+    def _files(self) -> Files:
+        return Files(self.path, options=self._handle.storage_options)
 
     def drop(self, column: str) -> None:
         """Drop a knowledge column with its card in one version.
@@ -210,7 +222,7 @@ class Store(Reader):
 
     def info(self) -> dict[str, Any]:
         """Return what `understudy data info` shows, as plain data."""
-        return store_check.info(self._handle, Files(self.path))
+        return store_check.info(self._handle, self._files())
 
     def verify(self) -> list[str]:
         """Check files, row counts, ids, cards against rows, and staged units.
@@ -218,7 +230,7 @@ class Store(Reader):
         Returns:
             One sentence a problem, with what to do; empty when all is in order.
         """
-        return store_check.verify(self._handle, Files(self.path))
+        return store_check.verify(self._handle, self._files())
 
     def compact(self) -> str:
         """Give back the space of old untagged versions and of staging that no job can use.
@@ -226,7 +238,7 @@ class Store(Reader):
         Returns:
             A sentence on what was freed.
         """
-        return store_check.compact(self._handle, Files(self.path))
+        return store_check.compact(self._handle, self._files())
 
     def content_hash(self) -> str:
         """Return a hash of the logical content: rows, columns, values and card identities.

@@ -54,6 +54,7 @@ class Job:
         rows: Rows | None = None,
         unit_rows: int = UNIT_ROWS,
         overwrite: bool = False,
+        resume: bool = True,
     ) -> None:
         handle.check_writable()
         handle.refresh()
@@ -86,7 +87,7 @@ class Job:
             "columns": {c: card.writer for c, card in self.cards.items()},
             "identities": {c: card.identity() for c, card in self.cards.items()},
         }
-        self._done = self._staged_or_committed()
+        self._done = self._staged_or_committed() if resume else self._committed()
 
     def _check_columns(self, overwrite: bool) -> None:
         payload = payload_columns(self._handle)
@@ -120,6 +121,18 @@ class Job:
     def _committed(self) -> np.ndarray:
         masks = [self._plan.filled(self._handle, column) for column in self.columns]
         return np.logical_and.reduce(masks)
+
+    @property
+    def key(self) -> str:
+        """Hash of what identifies the job: the store, columns, cards and types."""
+        return self._staging.key
+
+    def finished(self) -> set[tuple[int, int]]:
+        """Return (first row, row after the last) of the units that any process keeps finished.
+
+        A look at names only: one of them may prove damaged when it is committed.
+        """
+        return {(unit.start, unit.stop) for unit in self._staging.units()}
 
     @property
     def num_done(self) -> int:

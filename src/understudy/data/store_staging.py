@@ -7,122 +7,23 @@ recognised and the unit computed again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from understudy.core.errors import DataError
-from understudy.core.files import write_bytes
 from understudy.data import store_rows
-from understudy.data.store_lance import is_url, one_line
-
-if TYPE_CHECKING:
-    from pyarrow import fs as pafs
+from understudy.data.store_files import Files
+from understudy.data.store_lance import one_line
 
 STAGING = "_understudy/staging"
 _MAGIC = b"USUNIT1\n"
 _ALIGN = 64
 _NAME = re.compile(r"rows-(\d{12})-(\d{9})\.unit")
-
-
-class Files:
-    """Small whole files under one root, local or on an object store.
-
-    Args:
-        root: local path or URL of the store.
-        filesystem: for tests and special set-ups; found from `root` when absent.
-    """
-
-    def __init__(self, root: str | Path, filesystem: pafs.FileSystem | None = None) -> None:
-        from pyarrow import fs
-
-        if filesystem is not None:
-            self._fs, base = filesystem, str(root)
-        elif is_url(root):
-            try:
-                self._fs, base = fs.FileSystem.from_uri(str(root))
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{root}: this URL cannot be opened ({one_line(error)}).") from None
-        else:
-            self._fs, base = fs.LocalFileSystem(), str(Path(root).absolute())
-        self.base = base.rstrip("/")
-        self._local = self._fs.type_name == "local"
-
-    def _at(self, name: str) -> str:
-        return f"{self.base}/{name}" if name else self.base
-
-    def _list(self, folder: str) -> list[pafs.FileInfo]:
-        from pyarrow import fs
-
-        selector = fs.FileSelector(self._at(folder), allow_not_found=True)
-        return sorted(self._fs.get_file_info(selector), key=lambda info: info.base_name)
-
-    def names(self, folder: str) -> list[str]:
-        """Return the names of the files directly in `folder`, sorted."""
-        return [info.base_name for info in self._list(folder) if info.is_file]
-
-    def folders(self, folder: str) -> list[str]:
-        """Return the names of the folders directly in `folder`, sorted."""
-        return [info.base_name for info in self._list(folder) if not info.is_file]
-
-    def size(self, name: str) -> int | None:
-        """Return a file's size in bytes, or `None` if there is no such file."""
-        info = self._fs.get_file_info(self._at(name))
-        return info.size if info.is_file else None
-
-    def read(self, name: str) -> bytes:
-        """Return a file's content."""
-        with self._fs.open_input_stream(self._at(name)) as stream:
-            return stream.read()
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file so that it is whole or absent.
-
-        Raises:
-            DataError: the disk is full or the place is not writable; nothing is left behind.
-        """
-        target = self._at(name)
-        try:
-            if self._local:
-                try:
-                    write_bytes(target, data)
-                except FileNotFoundError:  # another process tidied the folder away just now
-                    write_bytes(target, data)
-                return
-            self._fs.create_dir(target.rsplit("/", 1)[0], recursive=True)
-            with self._fs.open_output_stream(target) as stream:
-                stream.write(data)
-        except OSError as error:
-            raise DataError(
-                f"{target}: could not be written ({error.strerror or one_line(error)}); finished "
-                "units are kept, so mend it and run the same command again."
-            ) from error
-
-    def delete(self, name: str) -> None:
-        """Delete a file if it is there."""
-        try:
-            self._fs.delete_file(self._at(name))
-        except FileNotFoundError:
-            pass
-
-    def delete_empty_folder(self, name: str) -> None:
-        """Delete a folder if there is nothing in it (object stores have no folders to delete)."""
-        if self._local:
-            with contextlib.suppress(OSError):
-                Path(self._at(name)).rmdir()
-
-    def delete_folder(self, name: str) -> None:
-        """Delete a folder with all that is in it, if it is there."""
-        try:
-            self._fs.delete_dir(self._at(name))
-        except FileNotFoundError:
-            pass
 
 
 class VanishedError(DataError):

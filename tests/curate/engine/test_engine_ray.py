@@ -1,7 +1,6 @@
 """Ray: the same store as local workers write, and nothing left of a start that fails.
 
-Starting Ray takes half a minute of a busy machine, so this runs where it is asked for:
-UNDERSTUDY_TEST_RAY=1.
+Starting Ray takes half a minute of a busy machine, so this is for `make test-clusters`.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from understudy.core import ray_session
 from understudy.core.errors import ConfigError, MissingExtraError
 from understudy.core.lazy import installed
-from understudy.curate.engine import ray_executor
 from understudy.curate.engine.pipeline import Pipeline
 from understudy.data.store import Store
 
@@ -32,17 +31,13 @@ STEPS = [
 needs_ray = pytest.mark.skipif(
     not installed("ray"), reason="RAY IS NOT INSTALLED, --on ray IS NOT TESTED: pip install ray"
 )
-asked = pytest.mark.skipif(
-    not os.environ.get("UNDERSTUDY_TEST_RAY"),
-    reason="--on ray IS NOT TESTED HERE: set UNDERSTUDY_TEST_RAY=1 (takes minutes)",
-)
 
 
 def ray_processes():
     found = set()
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if f"{ray_executor.OWNER}=".encode() in path.read_bytes():
+            if f"{ray_session.OWNER}=".encode() in path.read_bytes():
                 found.add(int(path.parent.name))
         except OSError:
             continue
@@ -50,7 +45,7 @@ def ray_processes():
 
 
 @needs_ray
-@asked
+@pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_ray_writes_the_store_that_local_workers_write(tmp_path):
     pages = write_input(tmp_path / "pages")
@@ -92,7 +87,7 @@ class FakeRay:
 
 def test_a_start_that_fails_is_a_sentence_and_leaves_no_process(tmp_path, monkeypatch):
     fake = FakeRay()
-    monkeypatch.setattr(ray_executor, "require", lambda *names: fake)
+    monkeypatch.setattr(ray_session, "require", lambda *names: fake)
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         pages = write_input(tmp_path / "pages", files=1, pages=2)
@@ -107,7 +102,7 @@ def test_a_start_that_fails_is_a_sentence_and_leaves_no_process(tmp_path, monkey
             time.sleep(0.05)
         assert not ray_processes()
         assert other.poll() is None  # what is not Ray's lives
-        assert ray_executor.OWNER not in os.environ
+        assert ray_session.OWNER not in os.environ
     finally:
         other.kill()
         for child in fake.children:
