@@ -71,7 +71,9 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("job", "wait"): ("job:wait", "wait until a job has ended"),
     ("job", "cancel"): ("job:cancel", "stop a job"),
     ("job", "retry"): ("job:retry", "run a job that has ended again, from its checkpoints"),
-    ("job", "export"): ("job:export", "write a spec for TorchX or SkyPilot"),
+    ("job", "export"): ("job:export", "write a spec for TorchX, SkyPilot or Kubernetes"),
+    ("job", "metrics"): ("job_metrics:metrics", "show a job's numbers, or hand them to a tool"),
+    ("ui",): ("ui:ui", "show jobs, stores, claims and recipes in a browser"),
 }
 
 

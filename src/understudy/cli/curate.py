@@ -6,8 +6,10 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from understudy.cli import on
 from understudy.cli.common import note, parse_config, table, take_flag, take_option
 from understudy.core.errors import ConfigError
 
@@ -26,12 +28,16 @@ def curate(argv: Sequence[str], prog: str) -> int:
     column `text`; `STORE` is written. `--recipe` names a pipeline of the package (dclm, ...),
     `--pipeline` a YAML file of one's own. Records that cannot be read stop the run (`--strict`) or
     are skipped and counted (`--lenient`). `--dry-run` prints units, steps, and what a sample says
-    of time and disk. The other options are the fields of `RunConfig`.
+    of time and disk. The other options are the fields of `RunConfig`. `--on ray` (or
+    `ray://HOST:PORT`) has Ray's workers do it, `--on local-job|slurm` runs it there as one job of
+    `--workers` processes.
     """
     from understudy.curate.engine.run import RunConfig
     from understudy.curate.engine.run import curate as run
 
-    dry, rest = take_flag(argv, "--dry-run")
+    place, rest = on.take(argv)
+    typed = rest
+    dry, rest = take_flag(rest, "--dry-run")
     as_json, rest = take_flag(rest, "--json")
     lenient, rest = take_flag(rest, "--lenient")
     strict, rest = take_flag(rest, "--strict")
@@ -42,6 +48,8 @@ def curate(argv: Sequence[str], prog: str) -> int:
         raise ConfigError(f"{prog}: --strict and --lenient exclude each other.")
     if lenient or strict:
         rest += ["--strict" if strict else "--no-strict"]
+    if place.where == "ray":
+        rest += ["--on", place.address or "ray"]
     config = parse_config(RunConfig, rest, f"{prog} {USAGE}")
     if len(places) < 2:
         raise ConfigError(
@@ -56,6 +64,8 @@ def curate(argv: Sequence[str], prog: str) -> int:
         found = dry_run(pipeline, inputs, store, config)
         print(json.dumps(found.to_plain(), indent=2) if as_json else _dry(found))
         return 0
+    if place.where in ("local-job", "slurm"):
+        return _as_job(place, typed, config.workers)
     report = run(pipeline, inputs, store, config)
     if as_json:
         print(json.dumps(report.to_plain(), indent=2))
@@ -64,6 +74,14 @@ def curate(argv: Sequence[str], prog: str) -> int:
     for example in report.examples[:3]:
         note(f"skipped {example}")
     return 0
+
+
+def _as_job(place: on.On, typed: Sequence[str], workers: int) -> int:
+    """Curate as one job, whose processes share a machine and its work folder."""
+    workers = workers or max(1, int(place.cpus))
+    place = replace(place, cpus=max(place.cpus, workers))
+    _, rest = take_option(typed, "--workers")
+    return on.run(place, ["curate", *rest, "--workers", str(workers)])
 
 
 def _places(argv: Sequence[str]) -> tuple[list[str], list[str]]:

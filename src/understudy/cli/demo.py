@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from understudy.cli import on
 from understudy.cli.common import note, parse, table
 
 
 def demo(argv: Sequence[str], prog: str) -> int:
-    """Parse and run `demo`."""
+    """Parse and run `demo`; `--on local-job|ray|ray://HOST:PORT|slurm` runs it there as a job."""
+    place, typed = on.take(argv)
 
     def command(
         data: Literal["scenes", "emoji"] = "scenes",
@@ -28,6 +30,8 @@ def demo(argv: Sequence[str], prog: str) -> int:
     ) -> int:
         """Reinforce a dataset, train a plain and a reinforced student, write a report.
 
+        --on local-job|ray|ray://HOST:PORT|slurm runs the command there as a job.
+
         Args:
             data: scenes (built in) or emoji (fetched, about 250 MB the first time).
             out: folder of everything; default demo/<data>.
@@ -36,13 +40,16 @@ def demo(argv: Sequence[str], prog: str) -> int:
             fresh: start over instead of going on where an earlier run stopped.
             dry_run: print what would be done and stored, and stop.
         """
-        import torch
-
-        from understudy.cli import demo_data
         from understudy.core.errors import ConfigError
 
         if steps < 20:
             raise ConfigError(f"--steps {steps}: expected at least 20.")
+        if not (place.here or dry_run):
+            return on.run(place, ["demo", *typed])
+        import torch
+
+        from understudy.cli import demo_data
+
         torch.set_num_threads(1)
         folder = out or Path("demo") / data
         plan = demo_data.SCENES if data == "scenes" else demo_data.EMOJI
@@ -59,4 +66,4 @@ def demo(argv: Sequence[str], prog: str) -> int:
         print(f"report:   {made.report}")
         return 0 if made.held else 1
 
-    return parse(command, argv, prog)
+    return parse(command, typed, prog)

@@ -253,7 +253,7 @@ def export(argv: Sequence[str], prog: str) -> None:
 
         Args:
             spec: a .yaml, .yml or .json file.
-            to: torchx (a component, Python) or skypilot (a task, YAML).
+            to: torchx (a component, Python), skypilot (a task, YAML) or kubernetes (objects, YAML).
             out: file to write; printed by default.
         """
         from understudy.core.files import write_text

@@ -10,6 +10,7 @@ from typing import Any
 
 import tyro
 
+from understudy.cli import on
 from understudy.cli.common import (
     note,
     parse,
@@ -59,15 +60,16 @@ def show(argv: Sequence[str], prog: str) -> None:
     print(module.CLAIM.describe())
 
 
-def run(argv: Sequence[str], prog: str) -> None:
+def run(argv: Sequence[str], prog: str) -> int:
     """Run a recipe: `understudy run NAME [STORE] [--config F] [--field value ...]`.
 
     `--dry-run` checks everything and counts what would be asked, stored and trained; `--json`
-    prints JSON.
+    prints JSON; `--on local-job|ray|ray://HOST:PORT|slurm` runs the command there as a job.
     """
     from understudy.recipes import RECIPES
 
-    name, rest = take_name(argv, prog, "recipe")
+    place, typed = on.take(argv)
+    name, rest = take_name(typed, prog, "recipe")
     module = RECIPES.load(name)
     dry, rest = take_flag(rest, "--dry-run")
     as_json, rest = take_flag(rest, "--json")
@@ -78,19 +80,22 @@ def run(argv: Sequence[str], prog: str) -> None:
             raise ConfigError(f"{prog} {name}: this recipe cannot tell beforehand (--dry-run).")
         made = module.preview(config)
         print(json.dumps(made.to_dict(), indent=2) if as_json else made.text())
-        return
+        return 0
+    if not place.here:
+        return on.run(place, ["run", *typed])
     folder = Path(module.run(config))
     found = read_json(folder / "result.json")
     page = _report(name, folder, found, config)
     if as_json:
         facts = {"path": str(folder), "report": None if page is None else str(page)}
         print(json.dumps({**facts, "result": found}, indent=2))
-        return
+        return 0
     if found.get("stored"):
         note(_stored_text(found["stored"]))
     print(f"written: {folder}")
     if page is not None:
         print(f"report:  {page}")
+    return 0
 
 
 def _stored_text(facts: Mapping[str, Any]) -> str:
@@ -145,6 +150,10 @@ def _report(name: str, folder: Path, found: Mapping[str, Any], config: Any) -> P
             from understudy.report.transfer_matrix import write_matrix_page
 
             return write_matrix_page(folder, title=title)
+        if "job" in found:
+            from understudy.report.jobs import write_job_page
+
+            return write_job_page(folder, title=title)
         if name == "ape":
             return write_alignment(folder, title=title, lead=str(config.store))
     except MissingExtraError as error:
@@ -153,10 +162,14 @@ def _report(name: str, folder: Path, found: Mapping[str, Any], config: Any) -> P
 
 
 def verify(argv: Sequence[str], prog: str) -> int:
-    """Test a recipe's claim: `understudy verify NAME [--scale laptop] [--seeds 0 1 ...]`."""
+    """Test a recipe's claim: `understudy verify NAME [--scale laptop] [--seeds 0 1 ...]`.
+
+    `--on local-job|ray|ray://HOST:PORT|slurm` runs the command there as a job.
+    """
     from understudy.recipes import RECIPES
 
-    name, rest = take_name(argv, prog, "recipe")
+    place, typed = on.take(argv)
+    name, rest = take_name(typed, prog, "recipe")
     module = RECIPES.load(name)
 
     def command(
@@ -170,6 +183,8 @@ def verify(argv: Sequence[str], prog: str) -> int:
     ) -> int:
         """Train the arms of a recipe's claim, pair them by seed and print the verdict.
 
+        --on local-job|ray|ray://HOST:PORT|slurm runs the command there as a job.
+
         Args:
             scale: one that the claim has; `understudy recipes show NAME` lists them.
             seeds: run these seeds instead of the claim's own.
@@ -179,6 +194,9 @@ def verify(argv: Sequence[str], prog: str) -> int:
             fresh: forget finished arms and start over.
             json: print the verdict as JSON.
         """
+        if not place.here:
+            module.CLAIM.settings(scale)  # an unknown one is refused before it waits
+            return on.run(place, ["verify", *typed])
         from understudy.evaluate.claim_verify import verify as test
         from understudy.report.claims import write_page
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from understudy.cli import on
 from understudy.cli.common import (
     note,
     parse_config,
@@ -26,7 +27,7 @@ MAIN = {"clip": "retrieval.mean_r1", "classifier": "classify.top1"}
 """The metric whose best weights are kept when nothing else is asked for."""
 
 
-def train(argv: Sequence[str], prog: str) -> None:
+def train(argv: Sequence[str], prog: str) -> int:
     """Train a student on a store and score it on the split `test`, if there is one.
 
     `STORE` comes first. `--out FOLDER` says where the run goes; `--model` decides the kind: a CLIP
@@ -39,11 +40,13 @@ def train(argv: Sequence[str], prog: str) -> None:
     `--out` holds an unfinished run (by default it goes on; `--resume` says so explicitly), `--json`
     prints JSON. The best weights are those with the best score on the split `val`, where there is
     one; otherwise the split `test` chooses them too, and the table says so.
+    `--on local-job|ray|ray://HOST:PORT|slurm` runs the command there as a job.
     """
     from understudy.data.store import Store
     from understudy.evaluate.held_out import scorer, watcher
 
-    dry, rest = take_flag(argv, "--dry-run")
+    place, typed = on.take(argv)
+    dry, rest = take_flag(typed, "--dry-run")
     fresh, rest = take_flag(rest, "--fresh")
     goes_on, rest = take_flag(rest, "--resume")
     as_json, rest = take_flag(rest, "--json")
@@ -65,9 +68,12 @@ def train(argv: Sequence[str], prog: str) -> None:
     if dry:
         facts = _plan(store, config, clip, asked)
         print(json.dumps(facts, indent=2) if as_json else _lines(facts))
-        return
+        return 0
     if out is None:
         raise ConfigError(f"{prog}: say where the run goes, for example --out runs/{config.model}.")
+    if not place.here:
+        _plan(store, config, clip, asked)  # what is wrong with it is said before it waits
+        return on.run(place, ["train", *typed])
     evaluate, watch = scorer(store), watcher(store)
     if (evaluate or watch) is not None and config.train.best is None:
         best = MAIN["clip" if clip else "classifier"]
@@ -77,6 +83,7 @@ def train(argv: Sequence[str], prog: str) -> None:
         options |= {"teachers": _classifiers(asked), "context": {"teachers": asked}}
     result = _trainer(clip)(store, None, config, Path(out), evaluate, **options)
     print_result(result, as_json)
+    return 0
 
 
 def _classifiers(paths: Sequence[str]) -> list[Any]:
