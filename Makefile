@@ -3,15 +3,17 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command 
 BIN := .venv/bin
 STAMP := .venv/.installed
 PARITY := .venv-parity
+S3 := .venv-s3
 DATA ?= scenes
 # Two busy OpenMP pools on two cores wait for each other: one thread unless told otherwise.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help env demo test lint parity docs bench teachers clean
+.PHONY: help env demo test test-clusters lint parity docs bench teachers clean
 
 help:
 	@echo "make demo [DATA=emoji]  run the main job on embedded (or fetched emoji) data"
 	@echo "make test               run the fast test suite"
+	@echo "make test-clusters      run the slow tests, and those on Ray, Slurm and an S3 server of this machine"
 	@echo "make lint               ruff, layer contract, types"
 	@echo "make parity             compare with timm and OpenCLIP in an environment of its own"
 	@echo "make bench              run the benchmarks, write benchmarks/results/"
@@ -24,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Understudy needs Python 3.11 to 3.13; $(PYTHON) is {v[0]}.{v[1]}. Set PYTHON=...")'
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check "pip>=25.1"
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[demo,logs,text,curate,solve]" --group dev
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[demo,logs,text,curate,solve,ui,mlflow]" --group dev
 	@touch $(STAMP)
 
 demo: env
@@ -32,6 +34,17 @@ demo: env
 
 test: env
 	$(BIN)/python -m pytest -n 2
+
+# The S3 server's own dependencies would hold back ours, so it has an environment.
+$(S3)/.installed: Makefile
+	"$(PYTHON)" -m venv $(S3)
+	$(S3)/bin/python -m pip install -q --disable-pip-version-check "moto[s3,server]==5.2.5" boto3==1.44.8 botocore==1.44.8
+	@touch $(S3)/.installed
+
+# One Ray head and one Slurm for all of them, so one process.
+test-clusters: env $(S3)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[ray]"
+	UNDERSTUDY_MOTO_SERVER=$(S3)/bin/moto_server $(BIN)/python -m pytest -m "slow or cluster"
 
 lint: env
 	$(BIN)/ruff check .
@@ -61,4 +74,4 @@ docs: env
 	$(BIN)/mkdocs build -q
 
 clean:
-	rm -rf .venv $(PARITY) site demo runs
+	rm -rf .venv $(PARITY) $(S3) site demo runs
