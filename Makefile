@@ -8,12 +8,13 @@ DATA ?= scenes
 # Two busy OpenMP pools on two cores wait for each other: one thread unless told otherwise.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help env demo test test-clusters lint parity docs bench teachers clean
+.PHONY: help env demo test test-clusters chaos lint parity docs bench teachers clean
 
 help:
 	@echo "make demo [DATA=emoji]  run the main job on embedded (or fetched emoji) data"
 	@echo "make test               run the fast test suite"
 	@echo "make test-clusters      run the slow tests, and those on Ray, Slurm and an S3 server of this machine"
+	@echo "make chaos              200 kills over reinforce, curate and train jobs; results must be equal"
 	@echo "make lint               ruff, layer contract, types"
 	@echo "make parity             compare with timm and OpenCLIP in an environment of its own"
 	@echo "make bench              run the benchmarks, write benchmarks/results/"
@@ -45,6 +46,9 @@ $(S3)/.installed: Makefile
 test-clusters: env $(S3)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[ray]"
 	UNDERSTUDY_MOTO_SERVER=$(S3)/bin/moto_server $(BIN)/python -m pytest -m "slow or cluster"
+
+chaos: env
+	$(BIN)/python scripts/chaos.py --kills 200 --seed 0
 
 lint: env
 	$(BIN)/ruff check .

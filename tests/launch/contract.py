@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -89,6 +90,9 @@ def free(engine: Engine) -> None:
 
 class EngineContract:
     """The contract; every test leaves the engine empty."""
+
+    urgent: ClassVar[dict] = {"priority": 5}
+    """Fields of a job for which others make room."""
 
     def crash_controller(self, engine: Engine) -> None:
         """Kill (-9) what watches the engine's jobs from outside; it must not start by itself."""
@@ -236,7 +240,7 @@ class EngineContract:
             )
         )
         until(lambda: "ready" in lines(engine, low), "low is ready")
-        high = engine.submit(job("high", "true", priority=5))
+        high = engine.submit(job("high", "true", **self.urgent))
         assert engine.wait(high, WAIT_S).state is State.SUCCEEDED
         status = engine.wait(low, WAIT_S)
         assert (status.state, status.attempt) == (State.SUCCEEDED, 2)

@@ -126,12 +126,22 @@ def test_term_is_handed_on_and_then_kill(tmp_path):
     assert end["reason"] == "killed 0.3 s after TERM"
 
 
+def test_what_is_stopped_before_it_can_hear_of_it_does_not_begin(tmp_path):
+    folder = shell(tmp_path / "rank-0", "echo x > ran")
+    (tmp_path / "stop.json").write_text('{"grace_s": 1}')
+    end = run(folder)
+    assert (end["code"], end["stopped_by"]) == (143, "TERM")
+    assert end["reason"] == "stopped by TERM before its command began"
+    assert not (folder / "ran").exists()
+
+
 def test_a_signal_for_a_checkpoint_reaches_only_those_who_expect_it(tmp_path):
     # the shell in front has no handler and would end
     inner = (
         "import os, signal, sys, time\n"
-        "signal.signal(signal.SIGUSR1, lambda *_: (print('saved', flush=True), sys.exit(0)))\n"
-        "print('up', flush=True)\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: (os.write(1, b'saved\\n'), sys.exit(0)))\n"
+        # not print: the signal may come inside of it, and a handler must not print again
+        "os.write(1, b'up\\n')\n"
         "time.sleep(60)"
     )
     (tmp_path / "inner.py").write_text(inner)

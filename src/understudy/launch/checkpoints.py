@@ -90,8 +90,14 @@ class Checkpointer:
         return best_interval_s(self.save_s, self._between_s)
 
     def due(self) -> bool:
-        """Say whether it is time to save, or a signal asked for it."""
-        return self._asked or time.monotonic() - self._saved_at >= self.interval_s
+        """Say whether it is time to save, or a signal asked for it.
+
+        Young's rule needs the time of a save: where it is to be used, the first step is saved.
+        """
+        by_rule = self._every_s is None and self._between_s is not None
+        if self._asked or (by_rule and self.writes and not self.save_s):
+            return True
+        return time.monotonic() - self._saved_at >= self.interval_s
 
     def after(self, step: int, state: Mapping[str, Any]) -> bool:
         """Save after a step if it is time; return whether it was.

@@ -1,4 +1,4 @@
-"""A spec in the words of other launchers: TorchX components, SkyPilot tasks; never run here."""
+"""A spec in the words of other launchers: TorchX, SkyPilot, Kubernetes; never run here."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ FORMATS = LazyTable(
     {
         "torchx": "understudy.launch.export:torchx",
         "skypilot": "understudy.launch.export:skypilot",
+        "kubernetes": "understudy.launch.kubernetes:kubernetes",
     },
 )
 

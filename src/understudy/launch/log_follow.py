@@ -67,7 +67,7 @@ def _lines(store: JobStore, home: Home, job_id: str, query: LogQuery) -> Iterato
                 wanted = query.replica is None or row.rank == query.replica
                 if wanted and key not in readers:
                     readers[key] = LogReader(home.rank(job_id, *key), *key)
-            for line in _merged([reader.read() for reader in readers.values()]):
+            for line in merged([reader.read() for reader in readers.values()]):
                 if query.wants(line):
                     yield line
             if ended or not query.follow:
@@ -78,7 +78,7 @@ def _lines(store: JobStore, home: Home, job_id: str, query: LogQuery) -> Iterato
             reader.close()
 
 
-def _merged(parts: list[list[LogLine]]) -> Iterator[LogLine]:
+def merged(parts: list[list[LogLine]]) -> Iterator[LogLine]:
     """Yield lines of several replicas by attempt and time; one replica's in their own order."""
     keyed: list[tuple[int, float, int, int, LogLine]] = []
     for lines in parts:

@@ -121,7 +121,8 @@ def backoff_s(first_s: float, failures: int, *seed: int | str) -> float:
         *seed: what the jitter is drawn for, so that all who ask get the same.
     """
     uniform = int(hash_data(["backoff", *seed])[:13], 16) / 16**13
-    base = min(first_s * 2.0 ** (failures - 1), BACKOFF_CAP_S)
+    # a float has no place for 2 ** 1024, and the cap comes long before
+    base = min(first_s * 2.0 ** min(failures - 1, 100), BACKOFF_CAP_S)
     return base * (1 + JITTER * (2 * uniform - 1))
 
 

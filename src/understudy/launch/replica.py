@@ -16,6 +16,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from understudy.launch.replica_files import (
 )
 from understudy.launch.replica_logs import LogWriter
 from understudy.launch.secrets import read_secret
+from understudy.launch.shared_folder import meet
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -47,10 +50,12 @@ _PR_SET_PDEATHSIG = 1
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to kill the command when the wrapper is killed."""
+def _die_with(parent: int) -> None:
+    """Ask Linux to kill the command when the wrapper is killed; end now if it has been already."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 class Wrapper:
@@ -143,7 +148,8 @@ class Wrapper:
         self._poke()
         reason = self._start()
         if self.child is not None:
-            write_json(self.folder / START, {**facts, "child": self.child.pid})
+            # the file's own time is compared with the one in it
+            write_json(self.folder / START, {**facts, "child": self.child.pid, "time": time.time()})
             self._watch(self.child)
             self._finish(self.child)
         code, number = self._code(reason)
@@ -171,6 +177,7 @@ class Wrapper:
         """Start the command; return why it cannot, or nothing."""
         env = dict(self.plan["env"])
         try:
+            self._meet()
             folder = Path(self.plan["secrets_folder"])
             secrets = {name: read_secret(folder, name) for name in self.plan["secrets"]}
             self.log.hide(secrets.values())
@@ -185,6 +192,8 @@ class Wrapper:
                 env["VIRTUAL_ENV"] = str(made)
                 env["PATH"] = f"{made / 'bin'}{os.pathsep}{env.get('PATH', os.defpath)}"
             self._read_signals()
+            if (self.folder.parent / STOP_FILE).exists():
+                self._forward(signal.SIGTERM)  # the attempt was stopped before we could hear of it
             if self.stopped_by:
                 return f"stopped by {self.stopped_by} before its command began"
             self.child = subprocess.Popen(
@@ -195,7 +204,7 @@ class Wrapper:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 process_group=0,
-                preexec_fn=_die_with_parent,
+                preexec_fn=partial(_die_with, os.getpid()),
                 bufsize=0,
             )
         except (OSError, UnderstudyError) as error:
@@ -206,6 +215,18 @@ class Wrapper:
             os.set_blocking(pipe.fileno(), False)
             self._selector.register(pipe, selectors.EVENT_READ, name)
         return ""
+
+    def _meet(self) -> None:
+        """See that the replicas of a gang have one folder of jobs."""
+        if self.plan.get("gang", 1) == 1:
+            return
+
+        def stopped() -> bool:
+            self._beat()
+            self._read_signals()
+            return bool(self.stopped_by) or (self.folder.parent / STOP_FILE).exists()
+
+        meet(self.folder.parent, self.plan["job"], self.plan["rank"], stopped=stopped)
 
     def _resolved(self, env: dict[str, str]) -> list[str]:
         """Return the command with its program looked up on the job's own PATH."""
@@ -293,9 +314,17 @@ class Wrapper:
                     os.close(handle)
 
 
-def run_replica(folder: Path) -> int:
-    """Run the replica of a folder unless it runs or ran already; return its exit code."""
+def run_replica(folder: Path, env: Mapping[str, str] | None = None) -> int:
+    """Run the replica of a folder unless it runs or ran already; return its exit code.
+
+    Args:
+        folder: the replica's.
+        env: variables that only its node knows, such as the accelerators it was given; they count
+            more than the plan's.
+    """
     lock = take_lock(folder / LOCK)
     if lock is None or (folder / START).exists() or (folder / NEVER).exists():
         return 0
-    return Wrapper(folder).run()
+    wrapper = Wrapper(folder)
+    wrapper.plan["env"].update(env or {})
+    return wrapper.run()

@@ -179,8 +179,12 @@ class LogReader:
     _seq: int = 0
     _found: list[LogLine] = field(default_factory=list)
 
-    def read(self) -> list[LogLine]:
-        """Return the whole lines since the last call."""
+    def read(self, most: int = -1) -> list[LogLine]:
+        """Return the whole lines since the last call.
+
+        Args:
+            most: stop after about so many bytes; call again until there is nothing.
+        """
         self._found = []
         while True:
             if self._file is None and not self._open_next():
@@ -188,10 +192,14 @@ class LogReader:
             assert self._file is not None
             # Asked before reading: the writer begins a file only after finishing the one before.
             finished = any(n > self._number for n in segments(self.folder))
-            data = self._tail + self._file.read()
-            *whole, self._tail = data.split(b"\n")
+            data = self._file.read(most)
+            *whole, self._tail = (self._tail + data).split(b"\n")
             for line in whole:
                 self._take(line)
+            if len(data) == most:
+                if self._found:
+                    break
+                continue
             if not finished:
                 break
             self._file.close()

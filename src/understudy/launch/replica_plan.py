@@ -95,10 +95,13 @@ def torchrun(spec: JobSpec, job: Job, rank: int, placed: int, meet: dict[str, An
         job: its record.
         rank: of the replica.
         placed: replicas of this attempt.
-        meet: host and port of the rendezvous.
+        meet: host and port of the rendezvous; `hosts`, by rank, where they are several.
     """
     per_replica = max(1, spec.ranks()[rank].resources.gpu)
     words = ["python", "-m", "torch.distributed.run", f"--nproc-per-node={per_replica}"]
+    hosts: dict[str, str] = meet.get("hosts", {})
+    # whose endpoint it is, agents find out by name; on several machines names may mislead them
+    own = f",is_host={int(rank == min(map(int, hosts)))}" if hosts else ""
     if spec.elastic is not None:
         words += [
             f"--nnodes={spec.elastic.min}:{spec.elastic.max}",
@@ -106,8 +109,8 @@ def torchrun(spec: JobSpec, job: Job, rank: int, placed: int, meet: dict[str, An
             "--rdzv-backend=c10d",
             f"--rdzv-endpoint={meet['host']}:{meet['port']}",
             f"--rdzv-id={job.id}-{job.attempt}",
-            f"--rdzv-conf=last_call_timeout={LAST_CALL_S}",
-            f"--local-addr={meet['host']}",
+            f"--rdzv-conf=last_call_timeout={LAST_CALL_S}{own}",
+            f"--local-addr={hosts.get(str(rank), meet['host'])}",
         ]
     else:
         words += [
@@ -172,6 +175,10 @@ def environment(
             or str(max(1, int(role.resources.cpu) // per_replica)),
             "UNDERSTUDY_ATTEMPT_DIR": str(home.attempt(job.id, job.attempt)),
         }
+        if spec.elastic is not None:
+            # Else workers of all rounds share one store, and after a restart they find the
+            # addresses of those that died: agents count restarts each for itself.
+            own["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     return {**env, **own, **spec.env, **role.env}
 
 
@@ -220,6 +227,7 @@ def write_plan(
         "attempt": job.attempt,
         "rank": rank,
         "role": spec.ranks()[rank].name,
+        "gang": placed if spec.is_gang else 1,
         "command": words,
         "cwd": str(home.job(job.id) / "work"),
         "env": environment(home, job, rank, placed, gpus, resume),

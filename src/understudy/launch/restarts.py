@@ -12,17 +12,22 @@ from understudy.launch.worker import RESTARTS
 def rounds(folder: Path) -> dict[int, tuple[int, set[int]]]:
     """Return restart -> (number of workers, ranks that have begun); 0 is the first start.
 
+    Workers that meet at one place are of one round, whatever their agents count.
+
     Args:
         folder: of the attempt.
     """
     found: dict[int, tuple[int, set[int]]] = {}
+    number: dict[object, int] = {}
     with contextlib.suppress(FileNotFoundError):
         for line in (folder / RESTARTS).read_text().splitlines():
             with contextlib.suppress(ValueError, KeyError):
                 facts = json.loads(line)
-                _, ranks = found.get(facts["restart"], (0, set()))
+                where = (facts.get("meet"), None if "meet" in facts else facts["restart"])
+                n = number.setdefault(where, len(number))
+                _, ranks = found.get(n, (0, set()))
                 ranks.add(facts["rank"])
-                found[facts["restart"]] = (facts["world"], ranks)
+                found[n] = (facts["world"], ranks)
     return found
 
 

@@ -69,10 +69,16 @@ class Room:
         return Room(dict(self.free), list(self.gpus), self.gpu_types)
 
 
-def room(store: JobStore, capacity: Capacity) -> Room:
-    """Return what is free now; inside a transaction it stays true until its end."""
+def room(store: JobStore, capacity: Capacity, engine: str = "local") -> Room:
+    """Return what is free now; inside a transaction it stays true until its end.
+
+    Args:
+        store: the jobs.
+        capacity: all that the engine has.
+        engine: whose jobs take from it.
+    """
     left = Room.of(capacity)
-    for row in _placed(store._db):
+    for row in _placed(store._db, engine):
         for name, amount in json.loads(row["vector"]).items():
             left.free[name] = left.free.get(name, 0.0) - amount
         held = set(json.loads(row["gpus"]))
@@ -80,9 +86,11 @@ def room(store: JobStore, capacity: Capacity) -> Room:
     return left
 
 
-def _placed(db: sqlite3.Connection) -> list[sqlite3.Row]:
+def _placed(db: sqlite3.Connection, engine: str) -> list[sqlite3.Row]:
     return db.execute(
-        "SELECT job, rank, vector, gpus FROM replicas WHERE state='placed'"
+        "SELECT job, rank, vector, gpus FROM replicas WHERE state='placed' AND "
+        "(SELECT engine FROM jobs WHERE id=job)=?",
+        (engine,),
     ).fetchall()
 
 
@@ -126,37 +134,55 @@ def place(store: JobStore, job_id: str, capacity: Capacity, now: float | None = 
         ).fetchone()
         if job.state not in WAITING or job.wish or begun or job.not_before > now:
             return False
-        chosen = fits(job, room(store, capacity))
+        chosen = fits(job, room(store, capacity, job.engine))
         if not chosen:
             return False
-        db.execute(
-            "INSERT INTO attempts(job, n, engine_ref, start) VALUES(?, ?, ?, ?)",
-            (job_id, job.attempt, f"attempt-{job.attempt}", now),
-        )
-        later = not job.spec.is_gang
-        for rank, need in enumerate(json.loads(job.demand)):
-            if rank not in chosen and not later:
-                continue
-            here = rank in chosen
-            db.execute(
-                "INSERT INTO replicas VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-                (
-                    job_id,
-                    job.attempt,
-                    rank,
-                    need["role"],
-                    "placed" if here else "waiting",
-                    json.dumps(need["vector"]),
-                    json.dumps(list(chosen.get(rank, ()))),
-                    need["gpu_type"],
-                    now if here else None,
-                ),
-            )
-        if job.state is State.QUEUED:
-            store.move_inside(job_id, State.STARTING, now=now)
-        else:
-            store.add_event(job_id, "placed", now, {"attempt": job.attempt})
+        begin_inside(store, job, chosen, now)
         return True
+
+
+def begin_inside(
+    store: JobStore,
+    job: Job,
+    chosen: Mapping[int, tuple[int, ...]],
+    now: float,
+    engine_ref: str = "",
+) -> None:
+    """Begin the attempt of a waiting job, inside the caller's transaction.
+
+    Args:
+        store: the jobs.
+        job: its record.
+        chosen: the accelerators of each rank that is placed; others of a job without a gang wait.
+        now: seconds since 1970.
+        engine_ref: what the engine calls the attempt.
+    """
+    store._db.execute(
+        "INSERT INTO attempts(job, n, engine_ref, start) VALUES(?, ?, ?, ?)",
+        (job.id, job.attempt, engine_ref or f"attempt-{job.attempt}", now),
+    )
+    for rank, need in enumerate(json.loads(job.demand)):
+        if rank not in chosen and job.spec.is_gang:
+            continue
+        here = rank in chosen
+        store._db.execute(
+            "INSERT INTO replicas VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+            (
+                job.id,
+                job.attempt,
+                rank,
+                need["role"],
+                "placed" if here else "waiting",
+                json.dumps(need["vector"]),
+                json.dumps(list(chosen.get(rank, ()))),
+                need["gpu_type"],
+                now if here else None,
+            ),
+        )
+    if job.state is State.QUEUED:
+        store.move_inside(job.id, State.STARTING, now=now)
+    else:
+        store.add_event(job.id, "placed", now, {"attempt": job.attempt})
 
 
 def place_waiting(
@@ -168,7 +194,7 @@ def place_waiting(
     with store.transaction() as db:
         if store.job(job.id).wish:
             return []
-        left = room(store, capacity)
+        left = room(store, capacity, job.engine)
         for replica in store.replicas(job.id, job.attempt):
             if replica.state != "waiting":
                 continue

@@ -116,6 +116,8 @@ def collect(folders: Iterable[tuple[str, Path]], target: Path) -> int:
     Returns:
         How many files there are.
     """
+    for stale in target.glob("*/.*.jsonl.gz.*.tmp"):  # of a copy that was killed
+        stale.unlink(missing_ok=True)
     number = 0
     for unit, folder in folders:
         for file in sorted((folder / FOLDER).glob("*.jsonl.gz")):

@@ -11,7 +11,15 @@ from understudy.launch.home import Home
 if TYPE_CHECKING:
     from understudy.launch.engines.base import Engine
 
-ENGINES = LazyTable("engine", {"local": "understudy.launch.engines.local:LocalEngine"})
+ENGINES = LazyTable(
+    "engine",
+    {
+        "local": "understudy.launch.engines.local:LocalEngine",
+        "ray": "understudy.launch.engines.ray:RayEngine",
+        "slurm": "understudy.launch.engines.slurm:SlurmEngine",
+        "kubernetes": "understudy.launch.engines.kubernetes:KubernetesEngine",
+    },
+)
 
 
 def open_engine(name: str = "local", home: str | Path | Home | None = None) -> Engine:

@@ -66,7 +66,7 @@ def schedule(
     for job in store.jobs(states=[State.STARTING, State.RUNNING], engine=engine):
         if any(r.state == "waiting" for r in store.replicas(job.id, job.attempt)):
             place_waiting(store, job, capacity, now)
-    left = room(store, capacity)
+    left = room(store, capacity, engine)
     misfits = 0
     for job_id in waiting(store, settings, now, engine):
         if misfits >= MISFITS or (left.free.get("cpu", 0.0) <= 0 and misfits > 20):
@@ -76,7 +76,7 @@ def schedule(
             if place(store, job_id, capacity, now):
                 placed.append(job_id)
             else:
-                left = room(store, capacity)
+                left = room(store, capacity, engine)
             continue
         misfits += 1
         if _make_room(store, job, left, now, engine):

@@ -9,8 +9,8 @@ from typing import Any
 
 from understudy.core.config import from_dict, to_dict
 from understudy.launch import gpu
+from understudy.launch.engines.settings import Settings
 from understudy.launch.home import Home
-from understudy.launch.replica_logs import SEGMENT_BYTES, SEGMENTS
 from understudy.launch.spec_parts import check_range
 from understudy.launch.state import JobStore
 from understudy.launch.state_slots import Capacity
@@ -19,37 +19,21 @@ SETTINGS, CAPACITY = "local.settings", "local.capacity"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LocalSettings:
-    """Times and sizes of the local engine.
+class LocalSettings(Settings):
+    """Times and sizes of the local engine, besides those of every engine.
 
     Attributes:
-        grace_s: from TERM to KILL when a job is stopped.
-        heartbeat_s: between signs of life of a replica.
-        start_deadline_s: all replicas of a gang have started by then, or all start again.
         aging_s: waiting so long counts as one more of priority.
         drain_s: a job that has waited so long and is first in line is not overtaken any more.
-        idle_exit_s: the controller ends after so long without jobs.
-        poll_s: how often the controller looks by itself; replicas wake it.
-        segment_bytes: size of a log file.
-        segments: log files kept for each replica.
     """
 
-    grace_s: float = 15.0
-    heartbeat_s: float = 5.0
-    start_deadline_s: float = 600.0
     aging_s: float = 600.0
     drain_s: float = 60.0
-    idle_exit_s: float = 30.0
-    poll_s: float = 0.25
-    segment_bytes: int = SEGMENT_BYTES
-    segments: int = SEGMENTS
 
     def __post_init__(self) -> None:
-        for name in ("grace_s", "drain_s", "idle_exit_s"):
-            check_range(getattr(self, name), 0, f"settings.{name}")
-        for name in ("heartbeat_s", "start_deadline_s", "aging_s", "poll_s", "segment_bytes"):
-            check_range(getattr(self, name), 0, f"settings.{name}", above=True)
-        check_range(self.segments, 1, "settings.segments")
+        Settings.__post_init__(self)  # super() does not know classes that slots have replaced
+        check_range(self.drain_s, 0, "settings.drain_s")
+        check_range(self.aging_s, 0, "settings.aging_s", above=True)
 
 
 def read_settings(store: JobStore) -> LocalSettings:

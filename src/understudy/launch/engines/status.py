@@ -15,7 +15,6 @@ from understudy.launch.states import ACTIVE, State
 
 LOST_AFTER_S = 60.0
 """Without a heartbeat for so long a replica is called silent; it is lost when it does not live."""
-CLOCK_SKEW_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
