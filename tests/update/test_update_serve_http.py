@@ -128,7 +128,12 @@ def test_bad_input_is_one_sentence_of_json(server):
         (413, b"{" + b" " * 3_000_000, "the most is 50,000"),
     ]
     for expected, body, words in cases:
-        status, answer = ask(server, body)
+        try:
+            status, answer = ask(server, body)
+        except (BrokenPipeError, ConnectionResetError):
+            # refused while most of it was still to be sent: the client need not see the answer
+            assert len(body) > 1_000_000
+            continue
         assert status == expected, answer
         assert words in answer["error"]
         assert "\n" not in answer["error"]
