@@ -230,7 +230,7 @@ def test_ctrl_c_leaves_the_job_running_and_the_same_command_finds_it(home):
     command = [sys.executable, "-m", "understudy", *words]
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not list((home / "jobs").glob("jobs/*/out/share/claims/*")):
+    while not list((home / "jobs").glob("jobs/*/out/share/leases/*")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     first.send_signal(signal.SIGINT)
@@ -255,7 +255,7 @@ def killed_claim(home: Path, draw: int) -> int:
     deadline = time.monotonic() + 60
     while True:
         assert time.monotonic() < deadline
-        for path in sorted((home / "jobs").glob("jobs/*/out/share/claims/*"))[draw:]:
+        for path in sorted((home / "jobs").glob("jobs/*/out/share/leases/*"))[draw:]:
             try:
                 pid = json.loads(path.read_text())["pid"]
             except (OSError, ValueError):

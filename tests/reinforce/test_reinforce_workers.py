@@ -64,7 +64,7 @@ def test_runs_that_share_write_what_one_run_writes(tmp_path, expected, count):
     # each row once in each of the three phases, and one commit a phase
     assert sum(report.computed for report in reports) == 3 * ROWS
     assert len(store.versions()) == 1 + 3
-    assert not list((tmp_path / "share" / "claims").iterdir())
+    assert not list((tmp_path / "share" / "leases").iterdir())
     assert not list(Path(store.path).glob("_understudy/staging/*/*.unit"))
 
 
@@ -143,7 +143,7 @@ def test_bad_input_is_a_sentence_and_frees_the_claim(tmp_path):
     Store.create(tmp_path / "b", [data])
     with pytest.raises(DataError, match=r"row 7 \(id 's0007'\)"):
         shared(tmp_path / "b", tmp_path / "share", [], replace(CONFIG, captioners=()))
-    assert not list((tmp_path / "share" / "claims").iterdir())
+    assert not list((tmp_path / "share" / "leases").iterdir())
 
 
 def start(store, config, share, **env):
@@ -166,15 +166,15 @@ def test_kill_9_of_one_of_two_runs(tmp_path, expected):
     first = start(store, config, share, TOY_PAUSE_S="600")  # takes a unit and sits on it
     try:
         deadline = time.monotonic() + 60
-        while not list(share.glob("claims/*")) and time.monotonic() < deadline:
+        while not list(share.glob("leases/*")) and time.monotonic() < deadline:
             time.sleep(0.02)
-        (claim,) = share.glob("claims/*")
+        (lease,) = share.glob("leases/*")
         second = start(store, config, share)
         time.sleep(0.3)
         first.send_signal(signal.SIGKILL)
         _, errors = second.communicate(timeout=60)
         assert second.returncode == 0, errors
-        assert not claim.exists()
+        assert not lease.exists()
     finally:
         first.kill()
         first.communicate()

@@ -227,6 +227,7 @@ class _Actor:
         try:
             plain = json.loads(part)
             tuples = {name: tuple(plain[name]) for name in ("columns", "ks", "fresh", "asked")}
+            # written by this run's driver a moment ago, and sent by Ray alone
             self.worker = PartWorker(Part(**{**plain, **tuples}), pickle.loads(teachers))
             _use_threads(threads)
         except Exception as error:

@@ -1,9 +1,9 @@
-"""Reinforce by several runs of one command: they claim units in a folder that all of them see.
+"""Reinforce by several runs of one command: they lease units in a folder that all of them see.
 
-Each run goes through the same phases. A unit is taken by whoever claims it first, computed, and
-left as a checksummed file beside the store; when all units of a phase are there, whoever claims the
+Each run goes through the same phases. A unit is taken by whoever leases it first, computed, and
+left as a checksummed file beside the store; when all units of a phase are there, whoever leases the
 commit makes them visible, and all go on to the next phase. Runs may come late, end early or be
-killed: the claim of a dead run is taken over (`understudy.core.claims`), and a unit that two runs
+killed: the lease of a dead run is taken over (`understudy.core.leases`), and a unit that two runs
 compute, since one of them was only slow, is the same file twice.
 """
 
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.core import progress
-from understudy.core.claims import HEARTBEAT_S, LEASE_S, Claims
 from understudy.core.errors import DataError
 from understudy.core.files import write_json
+from understudy.core.leases import HEARTBEAT_S, LEASE_S, Leases
 from understudy.reinforce.fill import Filler, Report, Work
 from understudy.reinforce.parts import stage_unit
 
@@ -35,9 +35,9 @@ class SharedWork(Filler):
     """Fills phases together with all other runs that name the same folder.
 
     Args:
-        folder: for claims, on a file system that all of them see; beside other files is no harm.
-        heartbeat_s: see `Claims`.
-        lease_s: see `Claims`.
+        folder: for leases, on a file system that all of them see; beside other files is no harm.
+        heartbeat_s: see `Leases`.
+        lease_s: see `Leases`.
         poll_s: how often is looked for what others did.
     """
 
@@ -49,7 +49,7 @@ class SharedWork(Filler):
         lease_s: float = LEASE_S,
         poll_s: float = POLL_S,
     ) -> None:
-        self.claims = Claims(Path(folder) / "claims", heartbeat_s=heartbeat_s, lease_s=lease_s)
+        self.leases = Leases(Path(folder) / "leases", heartbeat_s=heartbeat_s, lease_s=lease_s)
         self.reports = Path(folder) / "reports"
         self.poll_s = poll_s
         self._tries: dict[str, int] = {}
@@ -58,7 +58,7 @@ class SharedWork(Filler):
         return self
 
     def __exit__(self, *rest: object) -> None:
-        self.claims.close()
+        self.leases.close()
 
     def fill(self, work: Work) -> None:
         """Fill the phase's columns with the others; return when they are committed."""
@@ -83,7 +83,7 @@ class SharedWork(Filler):
         # what is committed decides, so that all runs have the same units
         job = work.job(resume=False)
         units = job.todo()
-        # from places of their own on, so that runs seldom ask for the same claim
+        # from places of their own on, so that runs seldom ask for the same lease
         start = random.randrange(len(units)) if units else 0
         return job, units[start:] + units[:start], work.store.version
 
@@ -91,7 +91,7 @@ class SharedWork(Filler):
         """Claim and compute one of some units; return its rows, 0 if others have them all."""
         for unit in units:
             name = f"{job.key}-{unit.start}-{unit.stop}"
-            if not self.claims.take(name):
+            if not self.leases.take(name):
                 continue
             try:
                 # in this order: a unit is removed from the finished ones after its commit
@@ -104,13 +104,13 @@ class SharedWork(Filler):
                 work.add(facts)
                 return len(rows)
             finally:
-                self.claims.release(name)
+                self.leases.release(name)
         return 0
 
     def _commit(self, work: Work, job: Job) -> int:
         """Commit if nobody else does; return the rows that became visible."""
         name = f"{job.key}-commit"
-        if not self.claims.take(name):
+        if not self.leases.take(name):
             return 0
         try:
             if self._committed(work):  # while this run was on its way here
@@ -118,7 +118,7 @@ class SharedWork(Filler):
             with work.ledger.time("commit"):
                 job.commit()
         finally:
-            self.claims.release(name)
+            self.leases.release(name)
         if not self._committed(work):
             self._tries[job.key] = self._tries.get(job.key, 0) + 1
             if self._tries[job.key] >= TRIES:
@@ -142,14 +142,14 @@ class SharedWork(Filler):
     def drop(self, store: Store, columns: Sequence[str]) -> None:
         """Drop columns that the rows have outgrown, unless another run does."""
         name = "drop"
-        while not self.claims.take(name):
+        while not self.leases.take(name):
             time.sleep(self.poll_s)
         try:
             for column in columns:
                 if store.refresh().has(column):
                     store.drop(column)
         finally:
-            self.claims.release(name)
+            self.leases.release(name)
 
     def leave(self, report: Report, name: str) -> None:
         """Leave this run's report for whoever started the runs."""

@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 from understudy.core.files import atomic_path
@@ -68,12 +67,7 @@ class DroppedWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         for key, file in self._files.items():
             file.close()
             self._raw[key].close()

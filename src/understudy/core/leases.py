@@ -1,9 +1,9 @@
-"""Claims: several processes that see one folder divide named pieces of work among them.
+"""Leases: several processes that see one folder divide named pieces of work among them.
 
-A claim is a file that only one process can make. Its owner touches it while it lives; when it has
+A lease is a file that only one process can make. Its owner touches it while it lives; when it has
 not changed for a while by the watcher's own clock, or its owner is known to be dead, the next
-process takes over with a file of the next generation. A claim says who is at work, not what is
-done: that is for the result to say, which must be looked for again after a claim was taken.
+process takes over with a file of the next generation. A lease says who is at work, not what is
+done: that is for the result to say, which must be looked for again after a lease was taken.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ import socket
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from understudy.core.errors import ConfigError
 
 HEARTBEAT_S = 5.0
 LEASE_S = 60.0
-"""A claim that has not changed for so long is its owner's no more."""
+"""A lease that has not changed for so long is its owner's no more."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _FILE = re.compile(r"([A-Za-z0-9_-]+)\.(\d+)")
 
@@ -44,13 +43,13 @@ def process_start(pid: int) -> str:
         return ""
 
 
-class Claims:
-    """The claims in a folder, as one process sees them.
+class Leases:
+    """The leases in a folder, as one process sees them.
 
     Args:
         folder: on a file system that all of them see; made if it is not there.
-        heartbeat_s: how often claims are touched.
-        lease_s: how long a silent claim is respected.
+        heartbeat_s: how often leases are touched.
+        lease_s: how long a silent lease is respected.
 
     Raises:
         ConfigError: the lease is not at least twice the heartbeat.
@@ -70,17 +69,17 @@ class Claims:
         self._held: dict[str, Path] = {}
         self._seen: dict[str, _Seen] = {}
         self._end = threading.Event()
-        self._beat = threading.Thread(target=self._touch, name="understudy-claims", daemon=True)
+        self._beat = threading.Thread(target=self._touch, name="understudy-leases", daemon=True)
         self._beat.start()
 
     def take(self, name: str) -> bool:
-        """Claim a piece of work; say whether it is ours now.
+        """Lease a piece of work; say whether it is ours now.
 
         Args:
             name: letters, digits, `-` and `_`.
         """
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"claim '{name}': expected letters, digits, '-' and '_'.")
+            raise ConfigError(f"lease '{name}': expected letters, digits, '-' and '_'.")
         latest = max((g for n, g in self._files() if n == name), default=-1)
         if latest >= 0 and not self._abandoned(name, latest):
             return False
@@ -97,7 +96,7 @@ class Claims:
         return True
 
     def release(self, name: str) -> None:
-        """Let a claim go."""
+        """Let a lease go."""
         path = self._held.pop(name, None)
         if path is None:
             return
@@ -106,7 +105,7 @@ class Claims:
             (self.folder / f"{name}.{generation}").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let all claims go."""
+        """Let all leases go."""
         self._end.set()
         self._beat.join()
         for name in list(self._held):
@@ -151,10 +150,5 @@ class Claims:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
